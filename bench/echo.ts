@@ -1,0 +1,91 @@
+/**
+ * 64 connections that echo 64 bytes: each server is a process of its own on a loopback port, loaded by the client in
+ * `echo_client.c`, one server at a time.
+ *
+ * @module
+ */
+import type { Benchmark, Contender, Peer } from "./benchmark.ts";
+
+const HOST = "127.0.0.1";
+const CONNECTIONS = 64;
+const MESSAGE_BYTES = 64;
+const WARMUP_SECONDS = 0.2;
+/** After its standard input has ended, a server has this long before it is killed. */
+const GRACE_MS = 2000;
+
+const clientPath = new URL("./build/echo_client", import.meta.url);
+
+/** What the client prints. */
+interface Load {
+  seconds: number;
+  roundTripsPerSecond: number;
+  cpuSeconds: number;
+}
+
+/** A client this busy (1: all the time) cannot ask for more. */
+const BUSY = 0.95;
+
+async function load(port: number, seconds: number): Promise<Load> {
+  const args = [HOST, port, CONNECTIONS, MESSAGE_BYTES, seconds, WARMUP_SECONDS].map(String);
+  const { success, stdout, stderr } = await new Deno.Command(clientPath, { args }).output();
+  if (!success) throw new Error(`echo_client failed: ${new TextDecoder().decode(stderr)}`);
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+function serverPeer(name: string, program: string): Peer {
+  return {
+    name,
+    async open(): Promise<Contender> {
+      const child = new Deno.Command(Deno.execPath(), {
+        args: ["run", "-A", new URL(program, import.meta.url).pathname],
+        stdin: "piped",
+        stdout: "piped",
+      }).spawn();
+      const port = await firstNumber(child.stdout);
+      let busySamples = 0;
+      return {
+        async sample(seconds) {
+          const result = await load(port, seconds);
+          if (result.cpuSeconds > BUSY * result.seconds) busySamples++;
+          return result.roundTripsPerSecond;
+        },
+        get remark() {
+          return busySamples > 0 ? `the client was the limit in ${busySamples} samples` : undefined;
+        },
+        async [Symbol.asyncDispose]() {
+          const killer = setTimeout(() => child.kill("SIGKILL"), GRACE_MS);
+          await child.stdin.close();
+          await child.status;
+          clearTimeout(killer);
+        },
+      };
+    },
+  };
+}
+
+/** The server's first line is its port. */
+async function firstNumber(output: ReadableStream<Uint8Array>): Promise<number> {
+  let text = "";
+  for await (const chunk of output.pipeThrough(new TextDecoderStream())) {
+    text += chunk;
+    if (text.includes("\n")) break;
+  }
+  const port = parseInt(text);
+  if (!(port > 0)) throw new Error(`A server did not say its port but "${text}"`);
+  return port;
+}
+
+/** Echo over TCP. */
+export const benchmarks: Benchmark[] = [
+  {
+    name: "echo",
+    title: `Echo of ${MESSAGE_BYTES} bytes over ${CONNECTIONS} connections`,
+    unit: "round trips",
+    sampleSeconds: 1,
+    peers: [
+      serverPeer("ringscope listen", "./echo_ringscope.ts"),
+      serverPeer("Deno.listen", "./echo_deno.ts"),
+      serverPeer("node:net", "./echo_node.ts"),
+    ],
+  },
+];

@@ -1,0 +1,305 @@
+/**
+ * An open descriptor and what moves bytes through it. Files, connections and pipes are built on it; programs don't see
+ * it.
+ *
+ * @module
+ */
+import type { Driver } from "../ring/driver.ts";
+import { Lane, type OperationOptions, type Request, type RequestOwner } from "../ring/request.ts";
+import { driverOf, type Ring } from "../ring/ring.ts";
+import { type Subject, withBytesWritten } from "../ring/errors.ts";
+import { CURRENT_POSITION, MAX_TRANSFER_BYTES, Op } from "../ring/uring_abi.ts";
+
+/** What reads and writes need to know of what is behind a descriptor. */
+export interface DescriptorTraits {
+  /** Bytes go by SEND and RECV. */
+  readonly socket: boolean;
+  /** It waits by poll (sockets, pipes, terminals), where a LINK_TIMEOUT reaches it. */
+  readonly pollable: boolean;
+  /** Reads and writes move one common position, so they take turns with each other. */
+  readonly seekable: boolean;
+}
+
+const MSG_WAITALL = 0x100;
+const MSG_NOSIGNAL = 0x4000;
+/** Where `readAll` begins when it can't know the size; doubled from there. */
+const FIRST_CHUNK_BYTES = 64 << 10;
+
+/** An open descriptor: whose requests are its own, and which closes once the last of them is back. */
+export class Descriptor implements RequestOwner {
+  pending = 0;
+  onIdle: (() => void) | null = null;
+  readonly fd: number;
+  readonly subject: Subject | undefined;
+  readonly kind: string;
+  readonly #ring: Ring | undefined;
+  #driver: Driver | null = null;
+  #traits: DescriptorTraits | null;
+  #readLane: Lane | null = null;
+  #writeLane: Lane | null = null;
+  /** Bytes that were read and could not be delivered; the next read begins with them. */
+  #unread: Uint8Array<ArrayBuffer>[] = [];
+  #closing: Promise<void> | null = null;
+
+  /**
+   * @param kind What it is to people, such as `"file"`.
+   * @param traits If not given, the kernel is asked when first needed.
+   */
+  constructor(fd: number, kind: string, ring?: Ring, traits: DescriptorTraits | null = null, subject?: Subject) {
+    this.fd = fd;
+    this.kind = kind;
+    this.subject = subject;
+    this.#ring = ring;
+    this.#traits = traits;
+  }
+
+  get closed(): boolean {
+    return this.#closing !== null;
+  }
+
+  /** The driver of its ring, which may be opened by this. */
+  get driver(): Driver {
+    return this.#driver ??= driverOf(this.#ring);
+  }
+
+  get traits(): DescriptorTraits {
+    return this.#traits ??= askTraits(this.driver, this.fd);
+  }
+
+  /** A request on this descriptor. */
+  request(opcode: number, operation: string): Request {
+    if (this.#closing !== null) throw new Deno.errors.BadResource(`The ${this.kind} is closed: ${operation}`);
+    const request = this.driver.request(opcode, operation);
+    request.fd = this.fd;
+    request.owner = this;
+    request.subject = this.subject;
+    return request;
+  }
+
+  /** Reads once; `offset` is `CURRENT_POSITION` or a position in the file. */
+  read(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
+    try {
+      checkBuffer(p);
+      checkOffset(offset);
+      if (p.byteLength === 0) return Promise.resolve(0);
+      if (offset === CURRENT_POSITION && this.#unread.length > 0) return this.#readUnread(p, options);
+      return this.#readRequest(p, offset, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #readRequest(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
+    const { socket, pollable, seekable } = this.traits;
+    const request = this.request(socket ? Op.RECV : Op.READ, "read");
+    request.view = p;
+    request.length = p.byteLength;
+    request.pollable = pollable;
+    request.offset = offset;
+    request.decode = readResult;
+    if (offset === CURRENT_POSITION) request.lane = this.#readLane ??= (seekable && this.#writeLane) || new Lane();
+    return this.driver.start(request, options);
+  }
+
+  /** Writes once: some of `p`, not always all of it. */
+  write(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number> {
+    try {
+      checkBuffer(p);
+      checkOffset(offset);
+      if (p.byteLength === 0) return Promise.resolve(0);
+      const request = this.#writeRequest(p, offset);
+      return this.driver.start(request, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Writes all of `p`, without letting another write in between; a rejection says how much went. */
+  writeAll(p: Uint8Array, options?: OperationOptions): Promise<void> {
+    try {
+      checkBuffer(p);
+      if (p.byteLength === 0) return Promise.resolve();
+      const request = this.#writeRequest(p, CURRENT_POSITION);
+      if (this.traits.socket) request.opFlags = MSG_NOSIGNAL | MSG_WAITALL;
+      request.keepsLaneIfShort = true;
+      request.options = options;
+      if (options?.timeout !== undefined) request.startedMs = performance.now();
+      request.decode = writeAllResult;
+      return this.driver.start(request, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Goes on with a `writeAll` whose first request could not write everything. */
+  async writeRest(first: Request): Promise<void> {
+    const p = first.view!;
+    const options = remaining(first.options, first.startedMs);
+    let written = first.result;
+    try {
+      while (written < first.length) {
+        const rest = p.subarray(written);
+        if (rest.byteLength !== first.length - written) {
+          throw new TypeError("The buffer was detached or made smaller while writeAll was in flight");
+        }
+        const request = this.#writeRequest(rest, CURRENT_POSITION);
+        if (this.traits.socket) request.opFlags = MSG_NOSIGNAL | MSG_WAITALL;
+        request.laneHolder = first;
+        const n = await this.driver.start<number>(request, options());
+        if (n === 0) throw new Deno.errors.WriteZero(`The ${this.kind} took no bytes: write`);
+        written += n;
+      }
+    } catch (error) {
+      throw withBytesWritten(error, written);
+    } finally {
+      this.driver.passLane(first.lane!, first);
+    }
+  }
+
+  #writeRequest(p: Uint8Array, offset: number): Request {
+    const { socket, pollable, seekable } = this.traits;
+    const request = this.request(socket ? Op.SEND : Op.WRITE, "write");
+    request.view = p;
+    request.length = p.byteLength;
+    request.pollable = pollable;
+    request.offset = offset;
+    if (socket) request.opFlags = MSG_NOSIGNAL;
+    if (offset === CURRENT_POSITION) request.lane = this.#writeLane ??= (seekable && this.#readLane) || new Lane();
+    return request;
+  }
+
+  /** Reads to the end. What was read by then is not lost when it rejects: the next read delivers it. */
+  async readAll(options?: OperationOptions): Promise<Uint8Array<ArrayBuffer>> {
+    const chunkOptions = remaining(options, performance.now());
+    let bytes = new Uint8Array(this.#sizeHint());
+    let filled = 0;
+    try {
+      for (;;) {
+        if (filled === bytes.byteLength) {
+          const larger = new Uint8Array(bytes.byteLength * 2);
+          larger.set(bytes);
+          bytes = larger;
+        }
+        const room = bytes.subarray(filled, filled + MAX_TRANSFER_BYTES);
+        const n = await this.read(room, CURRENT_POSITION, chunkOptions());
+        if (n === null) return filled === bytes.byteLength ? bytes : bytes.slice(0, filled);
+        filled += n;
+      }
+    } catch (error) {
+      if (filled > 0) this.#unread.unshift(bytes.slice(0, filled));
+      throw error;
+    }
+  }
+
+  unread(bytes: Uint8Array<ArrayBuffer>): void {
+    this.#unread.push(bytes);
+  }
+
+  /** Cancels what is in flight on it, waits for that, and closes it in the kernel; once. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    // `#closing` is set only when this first waits, so the caller's next operation is refused already.
+    const { driver } = this;
+    if (this.pending > 0) {
+      const idle = new Promise<void>((resolve) => this.onIdle = resolve);
+      driver.cancelOwned(this, new Deno.errors.BadResource(`The ${this.kind} was closed while this was in flight`));
+      await idle;
+    }
+    this.#unread.length = 0;
+    if (driver.closing) {
+      driver.native.rs_close(this.fd);
+      return;
+    }
+    const request = driver.request(Op.CLOSE, "close");
+    request.fd = this.fd;
+    request.subject = this.subject;
+    request.cancellable = false;
+    await driver.start(request);
+  }
+
+  /** Delivers bytes that were kept, by the same laws as a request: what is cancelled rejects. */
+  #readUnread(p: Uint8Array, options?: OperationOptions): Promise<number> {
+    if (this.#closing !== null) throw new Deno.errors.BadResource(`The ${this.kind} is closed: read`);
+    this.driver.admit(options);
+    const bytes = this.#unread[0];
+    const n = Math.min(p.byteLength, bytes.byteLength);
+    p.set(n === bytes.byteLength ? bytes : bytes.subarray(0, n));
+    if (n === bytes.byteLength) this.#unread.shift();
+    else this.#unread[0] = bytes.subarray(n);
+    return Promise.resolve(n);
+  }
+
+  /** One byte more than a regular file holds, so that its end is seen without growing. */
+  #sizeHint(): number {
+    if (!this.traits.seekable) return FIRST_CHUNK_BYTES;
+    const size = fstat(this.driver, this.fd).size;
+    return size > 0 && size < 2 ** 31 ? size + 1 : FIRST_CHUNK_BYTES;
+  }
+}
+
+const S_IFMT = 0o170000;
+const S_IFSOCK = 0o140000;
+const S_IFREG = 0o100000;
+const S_IFBLK = 0o060000;
+const S_IFDIR = 0o040000;
+const S_IFIFO = 0o010000;
+
+/** The traits of sockets, which need not be asked for. */
+export const socketTraits: DescriptorTraits = { socket: true, pollable: true, seekable: false };
+/** The traits of pipes. */
+export const pipeTraits: DescriptorTraits = { socket: false, pollable: true, seekable: false };
+const fileTraits: DescriptorTraits = { socket: false, pollable: false, seekable: true };
+
+/** The mode and the size of what is behind a descriptor. */
+export function fstat(driver: Driver, fd: number): { mode: number; size: number } {
+  const modeAndSize = new BigUint64Array(2);
+  // What can't be asked (a closed number, mostly) fails by itself when it is used.
+  driver.native.rs_fstat(fd, modeAndSize);
+  return { mode: Number(modeAndSize[0]), size: Number(modeAndSize[1]) };
+}
+
+/** Whether the mode is a FIFO's. */
+export function isFifo(mode: number): boolean {
+  return (mode & S_IFMT) === S_IFIFO;
+}
+
+/** The traits that go with a file's mode. */
+export function traitsOf(mode: number): DescriptorTraits {
+  const type = mode & S_IFMT;
+  if (type === S_IFSOCK) return socketTraits;
+  return type === S_IFREG || type === S_IFBLK || type === S_IFDIR ? fileTraits : pipeTraits;
+}
+
+function askTraits(driver: Driver, fd: number): DescriptorTraits {
+  return traitsOf(fstat(driver, fd).mode);
+}
+
+/** 0 bytes are the end. */
+function readResult(request: Request): number | null {
+  return request.result === 0 ? null : request.result;
+}
+
+function checkBuffer(p: Uint8Array): void {
+  if (!(p instanceof Uint8Array)) throw new TypeError("The buffer must be a Uint8Array");
+}
+
+function checkOffset(offset: number): void {
+  if (offset !== CURRENT_POSITION && !(Number.isSafeInteger(offset) && offset >= 0)) {
+    throw new RangeError(`The position must be a safe integer, 0 or more: ${offset}`);
+  }
+}
+
+/** Options for each of several requests that share one `timeout`, which began at `started`. */
+function remaining(options: OperationOptions | undefined, started: number): () => OperationOptions | undefined {
+  const timeout = options?.timeout;
+  if (timeout === undefined || timeout === Infinity) return () => options;
+  return () => ({ ...options, timeout: Math.max(0, started + timeout - performance.now()) });
+}
+
+/** Mostly one request is all there is to a `writeAll`. */
+function writeAllResult(request: Request): Promise<void> | undefined {
+  if (request.result < request.length) return (request.owner as Descriptor).writeRest(request);
+}

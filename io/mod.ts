@@ -1,0 +1,33 @@
+/**
+ * What people use: files, sockets, pipes, time, chains, and the ring they run on.
+ *
+ * @module
+ */
+export {
+  Chain,
+  chain,
+  ChainError,
+  type ChainOptions,
+  type ChainSource,
+  type ChainTarget,
+  type ChainTransferOptions,
+  type LinkOutcome,
+} from "./chain.ts";
+export { File, open, type OpenOptions, stderr, stdin, stdout } from "./file.ts";
+export { pipe, type PipeOptions, PipeReader, PipeWriter } from "./pipe.ts";
+export { sleep, type SleepOptions } from "./sleep.ts";
+export {
+  Conn,
+  connect,
+  type ConnectOptions,
+  listen,
+  Listener,
+  type ListenOptions,
+  socketpair,
+  type SocketpairOptions,
+} from "./tcp.ts";
+export { IoUringUnavailableError, type SystemErrorFields } from "../ring/errors.ts";
+export type { OperationOptions } from "../ring/request.ts";
+export { defaultRing, Ring, type RingOptions } from "../ring/ring.ts";
+export type { DoorbellKind } from "../ring/doorbell.ts";
+export type { Completion } from "../ring/driver.ts";

@@ -1,0 +1,365 @@
+/**
+ * TCP, and pairs of connected sockets.
+ *
+ * @module
+ */
+import type { Driver } from "../ring/driver.ts";
+import { systemError } from "../ring/errors.ts";
+import type { OperationOptions, Request } from "../ring/request.ts";
+import { driverOf, type Ring } from "../ring/ring.ts";
+import { CURRENT_POSITION, Op } from "../ring/uring_abi.ts";
+import { born } from "../scope/ownership.ts";
+import { AF_UNIX, decodeAddress, encodeAddress, familyOf, showAddress } from "./address.ts";
+import { Descriptor, socketTraits } from "./descriptor.ts";
+import { requireNet } from "./permissions.ts";
+
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0o2000000;
+const IPPROTO_TCP = 6;
+const SOL_SOCKET = 1;
+const SO_REUSEADDR = 2;
+const SO_REUSEPORT = 15;
+const DEFAULT_BACKLOG = 511;
+
+/** Gives the library the descriptor of a connection, which programs don't see. */
+export let descriptorOfConn: (conn: Conn<Deno.Addr>) => Descriptor;
+
+/** A connection: a stream of bytes each way. */
+export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisposable {
+  readonly #descriptor: Descriptor;
+  #localAddr: Address | null;
+  readonly #remoteAddr: Address;
+
+  static {
+    descriptorOfConn = (conn) => conn.#descriptor;
+  }
+
+  /** @ignore Connections come from {@linkcode connect}, {@linkcode Listener.accept} and {@linkcode socketpair}. */
+  constructor(descriptor: Descriptor, localAddr: Address | null, remoteAddr: Address) {
+    this.#descriptor = descriptor;
+    this.#localAddr = localAddr;
+    this.#remoteAddr = remoteAddr;
+  }
+
+  /** The number of the descriptor. */
+  get fd(): number {
+    return this.#descriptor.fd;
+  }
+
+  /** This end's address. */
+  get localAddr(): Address {
+    return this.#localAddr ??= localAddress(this.#descriptor.driver, this.fd) as Address;
+  }
+
+  /** The other end's address. */
+  get remoteAddr(): Address {
+    return this.#remoteAddr;
+  }
+
+  /**
+   * Reads what is there, or waits for it (`IORING_OP_RECV`).
+   *
+   * @param p Where to; at most 1 MiB of it is filled by one call.
+   * @returns Bytes read, 1 to `p.byteLength`; `null` when the other end has finished sending.
+   * @throws {Deno.errors.ConnectionReset} And the other classes of `Deno.errors`, with `code`, `errno`, `operation`.
+   */
+  read(p: Uint8Array, options?: OperationOptions): Promise<number | null> {
+    return this.#descriptor.read(p, CURRENT_POSITION, options);
+  }
+
+  /**
+   * Writes as much as there is room for, waiting for some (`IORING_OP_SEND`).
+   *
+   * @returns Bytes taken, which may be fewer than `p` holds; {@linkcode Conn.writeAll} writes all.
+   * @throws {Deno.errors.BrokenPipe} If the connection is closed, and the other classes of `Deno.errors`.
+   */
+  write(p: Uint8Array, options?: OperationOptions): Promise<number> {
+    return this.#descriptor.write(p, CURRENT_POSITION, options);
+  }
+
+  /**
+   * Reads until the other end has finished sending. If it rejects, what it had read comes with the next read.
+   *
+   * @param options `signal`, and a `timeout` for all of it.
+   */
+  readAll(options?: OperationOptions): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#descriptor.readAll(options);
+  }
+
+  /**
+   * Writes all of `p`; no other write of this connection comes in between.
+   *
+   * @param options `signal`, and a `timeout` for all of it.
+   * @throws An error that tells `bytesWritten`, if it is an object.
+   */
+  writeAll(p: Uint8Array, options?: OperationOptions): Promise<void> {
+    return this.#descriptor.writeAll(p, options);
+  }
+
+  /** Tells the other end that no more bytes will come; reading goes on (`IORING_OP_SHUTDOWN`). */
+  async closeWrite(options?: OperationOptions): Promise<void> {
+    const SHUT_WR = 1;
+    const request = this.#descriptor.request(Op.SHUTDOWN, "closeWrite");
+    request.length = SHUT_WR;
+    await this.#descriptor.driver.start(request, options);
+  }
+
+  /** Closes the connection; what is in flight on it rejects with `Deno.errors.BadResource`. Twice is once. */
+  close(): Promise<void> {
+    return this.#descriptor.close();
+  }
+
+  /** The same as {@linkcode Conn.close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** A socket that waits for connections. Iterating over it accepts one after another until it is closed. */
+export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
+  readonly #descriptor: Descriptor;
+  readonly #ring: Ring | undefined;
+  /** The address it listens on, with the port that the kernel chose if none was asked for. */
+  readonly addr: Deno.NetAddr;
+
+  /** @ignore Listeners come from {@linkcode listen}. */
+  constructor(descriptor: Descriptor, ring: Ring | undefined, addr: Deno.NetAddr) {
+    this.#descriptor = descriptor;
+    this.#ring = ring;
+    this.addr = addr;
+  }
+
+  /** The number of the descriptor. */
+  get fd(): number {
+    return this.#descriptor.fd;
+  }
+
+  /**
+   * Waits for the next connection (`IORING_OP_ACCEPT`).
+   *
+   * @throws {Deno.errors.BadResource} If the listener is closed, before or meanwhile.
+   */
+  async accept(options?: OperationOptions): Promise<Conn> {
+    const request = this.#descriptor.request(Op.ACCEPT, "accept");
+    request.opFlags = SOCK_CLOEXEC;
+    request.pollable = true;
+    request.decode = this.#accepted;
+    return born(await this.#descriptor.driver.start<Conn>(request, options));
+  }
+
+  readonly #accepted = (request: Request): Conn => {
+    const remoteAddr = decodeAddress(request.argument!);
+    const subject = { address: showAddress(remoteAddr.hostname, remoteAddr.port) };
+    return new Conn(new Descriptor(request.result, "connection", this.#ring, socketTraits, subject), null, remoteAddr);
+  };
+
+  /** Stops listening; an accept in flight rejects with `Deno.errors.BadResource`. Twice is once. */
+  close(): Promise<void> {
+    return this.#descriptor.close();
+  }
+
+  /** The same as {@linkcode Listener.close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** Accepts one connection after another; ends when the listener is closed. */
+  async *[Symbol.asyncIterator](): AsyncIterableIterator<Conn> {
+    while (!this.#descriptor.closed) {
+      let conn: Conn;
+      try {
+        conn = await this.accept();
+      } catch (error) {
+        if (this.#descriptor.closed && error instanceof Deno.errors.BadResource) return;
+        throw error;
+      }
+      yield conn;
+    }
+  }
+}
+
+/** Options of {@linkcode connect}: those of `Deno.connect`, and the operation's own. */
+export interface ConnectOptions extends OperationOptions {
+  /** A numeric address, or a name for the system's resolver. Default: "127.0.0.1". */
+  hostname?: string;
+  /** 0 to 65535. */
+  port: number;
+  /** The one transport there is so far. */
+  transport?: "tcp";
+  /** The ring of the connection's operations. Default: the default ring. */
+  ring?: Ring;
+}
+
+/**
+ * Connects over TCP (`IORING_OP_CONNECT`). A name with several addresses is tried address by address.
+ *
+ * @param options Where to; and `signal`, `timeout` (for all of it), `ring`.
+ * @returns The connection; close it, or hold it with `await using`.
+ * @throws {Deno.errors.ConnectionRefused} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and
+ * `address`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`.
+ *
+ * @example
+ * ```ts
+ * import { connect, listen } from "@ringscope/ringscope";
+ *
+ * await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
+ * const accepted = listener.accept();
+ * await using client = await connect({ hostname: "127.0.0.1", port: listener.addr.port });
+ * await using server = await accepted;
+ * await client.writeAll(new TextEncoder().encode("hello"));
+ * await server.read(new Uint8Array(5)); // 5
+ * ```
+ */
+export async function connect(options: ConnectOptions): Promise<Conn> {
+  const hostname = options.hostname ?? "127.0.0.1";
+  const port = checkPort(options.port);
+  requireNet(showAddress(hostname, port));
+  const driver = driverOf(options.ring);
+  const deadline = options.timeout === undefined ? Infinity : performance.now() + options.timeout;
+  let failure: unknown;
+  for (const address of await resolve(hostname, port)) {
+    const timeout = deadline === Infinity ? options.timeout : Math.max(0, deadline - performance.now());
+    try {
+      return born(await connectTo(driver, address, { ...options, timeout }));
+    } catch (error) {
+      // An address that can't be reached is passed over; a cancelled or overdue connect is over.
+      if (!(error instanceof Error) || !("errno" in error)) throw error;
+      failure ??= error;
+    }
+  }
+  throw failure;
+}
+
+async function connectTo(driver: Driver, address: Uint8Array, options: ConnectOptions): Promise<Conn> {
+  const remoteAddr = decodeAddress(address);
+  const subject = { address: showAddress(remoteAddr.hostname, remoteAddr.port) };
+  const fd = driver.native.rs_socket(familyOf(address), SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+  if (fd < 0) throw systemError(fd, "connect", subject);
+  const descriptor = new Descriptor(fd, "connection", options.ring, socketTraits, subject);
+  try {
+    const request = descriptor.request(Op.CONNECT, "connect");
+    request.argument = address;
+    request.pollable = true;
+    await driver.start(request, options);
+  } catch (error) {
+    await descriptor.close();
+    throw error;
+  }
+  return new Conn(descriptor, null, remoteAddr);
+}
+
+/** Options of {@linkcode listen}: those of `Deno.listen`. */
+export interface ListenOptions {
+  /** A numeric address, or a name for the system's resolver. Default: "0.0.0.0", every IPv4 address. */
+  hostname?: string;
+  /** 0 to 65535; 0 lets the kernel choose. */
+  port: number;
+  /** The one transport there is so far. */
+  transport?: "tcp";
+  /** Lets several listeners share the port; the kernel spreads connections over them. Default: `false`. */
+  reusePort?: boolean;
+  /** Connections that wait to be accepted, at the most. Default: 511. */
+  backlog?: number;
+  /** The ring of the listener and its connections. Default: the default ring. */
+  ring?: Ring;
+}
+
+/**
+ * Listens on TCP. Other than `Deno.listen` it returns a promise, because a name may have to be resolved.
+ *
+ * @param options Where; and `reusePort`, `backlog`, `ring`.
+ * @returns The listener; close it, or hold it with `await using`.
+ * @throws {Deno.errors.AddrInUse} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and
+ * `address`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`.
+ *
+ * @example
+ * ```ts
+ * import { listen } from "@ringscope/ringscope";
+ *
+ * await using listener = await listen({ hostname: "::1", port: 0 });
+ * console.log(listener.addr.port);
+ * ```
+ */
+export async function listen(options: ListenOptions): Promise<Listener> {
+  const hostname = options.hostname ?? "0.0.0.0";
+  const port = checkPort(options.port);
+  const subject = { address: showAddress(hostname, port) };
+  requireNet(subject.address);
+  const driver = driverOf(options.ring);
+  const [address] = await resolve(hostname, port);
+  const { native } = driver;
+  const fd = native.rs_socket(familyOf(address), SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+  if (fd < 0) throw systemError(fd, "listen", subject);
+  const attempt = (result: number) => {
+    if (result < 0) throw systemError(result, "listen", subject);
+  };
+  try {
+    attempt(native.rs_set_socket_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+    if (options.reusePort) attempt(native.rs_set_socket_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+    attempt(native.rs_bind(fd, address, address.byteLength));
+    attempt(native.rs_listen(fd, options.backlog ?? DEFAULT_BACKLOG));
+    const descriptor = new Descriptor(fd, "listener", options.ring, socketTraits, subject);
+    return born(new Listener(descriptor, options.ring, localAddress(driver, fd)));
+  } catch (error) {
+    native.rs_close(fd);
+    throw error;
+  }
+}
+
+/** Options of {@linkcode socketpair}. */
+export interface SocketpairOptions {
+  /** The ring of both ends. Default: the default ring. */
+  ring?: Ring;
+}
+
+/**
+ * Makes two sockets that are connected to each other (`socketpair`, Unix stream).
+ *
+ * @returns Both ends; close each, or hold them with `await using`.
+ * @throws An error with code "EMFILE" if the process has too many open files.
+ *
+ * @example
+ * ```ts
+ * import { socketpair } from "@ringscope/ringscope";
+ *
+ * const [left, right] = socketpair();
+ * await left.writeAll(new TextEncoder().encode("hello"));
+ * await right.read(new Uint8Array(5)); // 5
+ * await left.close();
+ * await right.close();
+ * ```
+ */
+export function socketpair(options: SocketpairOptions = {}): [Conn<Deno.UnixAddr>, Conn<Deno.UnixAddr>] {
+  const fds = new Int32Array(2);
+  const result = driverOf(options.ring).native.rs_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, fds);
+  if (result < 0) throw systemError(result, "socketpair");
+  const unnamed: Deno.UnixAddr = { transport: "unix", path: "" };
+  const conn = (fd: number) =>
+    born(new Conn(new Descriptor(fd, "connection", options.ring, socketTraits), unnamed, unnamed));
+  return [conn(fds[0]), conn(fds[1])];
+}
+
+function localAddress(driver: Driver, fd: number): Deno.NetAddr {
+  const bytes = new Uint8Array(128);
+  const length = driver.native.rs_socket_name(fd, 0, bytes, bytes.byteLength);
+  if (length < 0) throw systemError(length, "getsockname");
+  return decodeAddress(bytes.subarray(0, length));
+}
+
+function checkPort(port: number): number {
+  if (!Number.isInteger(port) || port < 0 || port > 65535) {
+    throw new RangeError(`port must be an integer from 0 to 65535, not ${port}`);
+  }
+  return port;
+}
+
+/** The addresses of a host: the one it is, if it is numeric, else those that the system's resolver knows. */
+async function resolve(hostname: string, port: number): Promise<Uint8Array<ArrayBuffer>[]> {
+  const numeric = encodeAddress(hostname, port);
+  if (numeric !== null) return [numeric];
+  const { lookup } = await import("node:dns/promises");
+  const found = await lookup(hostname, { all: true });
+  return found.map(({ address }) => encodeAddress(address, port)!);
+}

@@ -1,0 +1,82 @@
+/**
+ * The memory that requests name to the kernel. It is mapped by the helper and owned by the ring, so that nothing a
+ * program does with its own buffers (drop, detach, resize, transfer) reaches what the kernel reads and writes.
+ *
+ * @module
+ */
+import type { Native } from "../ffi/load.ts";
+import { high, low, Mapping } from "../ffi/memory.ts";
+import { MAX_TRANSFER_BYTES } from "./uring_abi.ts";
+
+/** A piece of the arena, lent to one request from its submission to its final CQE. */
+export class Block {
+  readonly addressLow: number;
+  readonly addressHigh: number;
+
+  constructor(readonly bytes: Uint8Array<ArrayBuffer>, readonly address: number, readonly sizeClass: number) {
+    this.addressLow = low(address);
+    this.addressHigh = high(address);
+  }
+}
+
+/** Block sizes, each holding several times the one before: small enough a choice to find one by comparing. */
+const CLASS_BYTES = [256, 4096, 16 << 10, 64 << 10, 256 << 10, MAX_TRANSFER_BYTES];
+
+/** What is asked of the system at a time. */
+const MAPPING_BYTES = 4 << 20;
+
+/**
+ * Blocks by size class, carved from mappings as they are first needed and then reused. It grows to what was in flight
+ * at the most, and is given back when its ring closes.
+ */
+export class Arena {
+  readonly #native: Native;
+  readonly #mappings: Mapping[] = [];
+  readonly #free: Block[][] = CLASS_BYTES.map(() => []);
+  #carved = MAPPING_BYTES;
+  #lent = 0;
+
+  constructor(native: Native) {
+    this.#native = native;
+  }
+
+  /** Blocks that requests hold now. */
+  get lent(): number {
+    return this.#lent;
+  }
+
+  /** A block of at least `bytes`, which is at most `MAX_TRANSFER_BYTES`; or a negative errno. */
+  take(bytes: number): Block | number {
+    let sizeClass = 0;
+    while (CLASS_BYTES[sizeClass] < bytes) sizeClass++;
+    const block = this.#free[sizeClass].pop() ?? this.#carve(sizeClass);
+    if (typeof block !== "number") this.#lent++;
+    return block;
+  }
+
+  /** Takes a block back: the kernel is done with it. */
+  give(block: Block): void {
+    this.#lent--;
+    this.#free[block.sizeClass].push(block);
+  }
+
+  /** Unmaps everything. Only after the final CQE of every request that held a block. */
+  close(): void {
+    for (const mapping of this.#mappings) mapping.unmap();
+    this.#mappings.length = 0;
+  }
+
+  #carve(sizeClass: number): Block | number {
+    const bytes = CLASS_BYTES[sizeClass];
+    if (this.#carved + bytes > MAPPING_BYTES) {
+      const mapping = Mapping.create(this.#native, MAPPING_BYTES);
+      if (typeof mapping === "number") return mapping;
+      this.#mappings.push(mapping);
+      this.#carved = 0;
+    }
+    const mapping = this.#mappings[this.#mappings.length - 1];
+    const at = this.#carved;
+    this.#carved += bytes;
+    return new Block(new Uint8Array(mapping.buffer, at, bytes), mapping.address + at, sizeClass);
+  }
+}

@@ -1,0 +1,102 @@
+/**
+ * Direct descriptors: places in the ring's own file table, for files that are opened, used and closed inside a chain
+ * and never become numbers of the process.
+ *
+ * @module
+ */
+import type { Native } from "../ffi/load.ts";
+import { Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
+import { systemError } from "./errors.ts";
+import { SignalLink } from "./request.ts";
+import { Register } from "./uring_abi.ts";
+
+/** Files that chains may have open at once; further chains wait for a place. */
+export const DIRECT_DESCRIPTORS = 256;
+const IORING_RSRC_REGISTER_SPARSE = 1;
+
+/** The table, registered with the kernel when it is made. */
+export class DirectDescriptors {
+  readonly #free: number[] = Array.from({ length: DIRECT_DESCRIPTORS }, (_, i) => DIRECT_DESCRIPTORS - 1 - i);
+  /** In order of asking. */
+  readonly #waiting: PlaceWaiter[] = [];
+
+  constructor(native: Native, ringFd: number) {
+    // struct io_uring_rsrc_register: nr, flags, resv2, data, tags.
+    const register = new Uint32Array(8);
+    register[0] = DIRECT_DESCRIPTORS;
+    register[1] = IORING_RSRC_REGISTER_SPARSE;
+    const result = native.rs_register(ringFd, Register.FILES2, register, register.byteLength);
+    if (result < 0) throw systemError(result, "io_uring_register");
+  }
+
+  /** Places that are taken. */
+  get taken(): number {
+    return DIRECT_DESCRIPTORS - this.#free.length;
+  }
+
+  /** Takes `count` places, in order of asking; rejects with the reason if cancelled while it waits. */
+  take(count: number, signal?: AbortSignal): Promise<number[]> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push(new PlaceWaiter(count, signal, resolve, reject));
+      this.#serve();
+    });
+  }
+
+  /** Gives places back: their files are closed. */
+  give(places: readonly number[]): void {
+    this.#free.push(...places);
+    this.#serve();
+  }
+
+  #serve(): void {
+    while (this.#waiting.length > 0) {
+      const next = this.#waiting[0];
+      if (!next.cancelled) {
+        if (next.count > this.#free.length) return;
+        next.serve(this.#free.splice(this.#free.length - next.count, next.count));
+      }
+      this.#waiting.shift();
+    }
+  }
+}
+
+/** A chain that waits for places. */
+class PlaceWaiter extends Cancellable {
+  cancelled = false;
+  readonly #signalLink: SignalLink | null;
+  readonly #resolve: (places: number[]) => void;
+  readonly #reject: (reason: unknown) => void;
+
+  constructor(
+    readonly count: number,
+    signal: AbortSignal | undefined,
+    resolve: (places: number[]) => void,
+    reject: (reason: unknown) => void,
+  ) {
+    super();
+    this.#resolve = resolve;
+    this.#reject = reject;
+    const token = CancelToken.current();
+    if (token?.cancelled) throw token.reason;
+    const signalToken = signal && tokenOf(signal);
+    if (signalToken?.cancelled) throw signalToken.reason;
+    this.#signalLink = signalToken ? new SignalLink(this, signalToken) : null;
+    token?.join(this);
+  }
+
+  serve(places: number[]): void {
+    this.#leave();
+    this.#resolve(places);
+  }
+
+  override cancel(reason: unknown): void {
+    this.cancelled = true;
+    this.#leave();
+    this.#reject(reason);
+  }
+
+  #leave(): void {
+    this.joined?.leave(this);
+    this.#signalLink?.joined?.leave(this.#signalLink);
+  }
+}

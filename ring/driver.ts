@@ -1,0 +1,650 @@
+/**
+ * The driver of a ring: takes requests, submits all that one microtask turn brought with one `io_uring_enter`, reaps what has
+ * completed, settles each request's promise once all of its CQEs are in, and sleeps on the doorbell in between.
+ *
+ * @module
+ */
+import { setImmediate } from "node:timers";
+import { type Native, native } from "../ffi/load.ts";
+import { type Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
+import { Arena } from "./arena.ts";
+import { DirectDescriptors } from "./direct_descriptors.ts";
+import { Doorbell, type DoorbellKind } from "./doorbell.ts";
+import { Errno } from "./errno.ts";
+import { isCancelled, systemError, withBytesWritten } from "./errors.ts";
+import { complete, prepare, writeTimespec } from "./operations.ts";
+import {
+  Cause,
+  type Lane,
+  LinkedRequests,
+  type OperationOptions,
+  Request,
+  type RequestHost,
+  type RequestOwner,
+  RequestState,
+  SignalLink,
+} from "./request.ts";
+import { Op, Sqe } from "./uring_abi.ts";
+import { Uring, type UringOptions } from "./uring.ts";
+
+/** One completion as the kernel reported it; see `Ring.onCompletion`. */
+export interface Completion {
+  /** The operation, such as `"read"`. */
+  readonly operation: string;
+  /** Whether it is the operation's own, that of its deadline (LINK_TIMEOUT or TIMEOUT), or that of its cancel. */
+  readonly of: "operation" | "deadline" | "cancel";
+  /** The CQE's `res`: a value, or a negative errno, such as -125 (`ECANCELED`). */
+  readonly result: number;
+}
+
+/** What a CQE's `user_data` says it is, in the low bits of the high word; the rest of that word is the generation. */
+enum CqeKind {
+  Request,
+  /** The LINK_TIMEOUT or TIMEOUT that is a request's deadline. */
+  Timer,
+  Cancel,
+  /** A cancel's delay, or the removal of a timer: counted, not looked at. */
+  Errand,
+}
+
+const KIND_BITS = 2;
+const GENERATION_MASK = 2 ** (32 - KIND_BITS) - 1;
+/** Empty microtask turns before the loop is put to sleep: a caller several `await`s up may still be about to ask. */
+const PATIENCE_TURNS = 6;
+/** How long completions may be served without giving the event loop a turn, in milliseconds... */
+const LOOP_STARVATION_MS = 1;
+/** ...looked at once in this many flushes. */
+const LOOP_CHECK_FLUSHES = 32;
+/** Cancels of one request that may find nothing before the next ones wait a little. */
+const IMMEDIATE_CANCEL_TRIES = 8;
+const CANCEL_RETRY_MS = 1;
+
+/** What a link of a chain rejects with that the kernel passed over, because one before it failed or was short. */
+export const skipped: unique symbol = Symbol("skipped");
+
+/** What makes requests go: it knows kernels and slots, and nothing of files and people. */
+export class Driver implements RequestHost {
+  readonly #native: Native;
+  readonly #uring: Uring;
+  readonly #arena: Arena;
+  readonly #doorbell: Doorbell;
+  #directDescriptors: DirectDescriptors | null = null;
+
+  /** Requests (of chains, the heads) that wait for room in the SQ, from `#queueHead` on. */
+  #queue: Request[] = [];
+  #queueHead = 0;
+  /** Lanes in which someone waits. */
+  readonly #crowdedLanes = new Set<Lane>();
+  /** Requests whose cancel is to be sent, and requests whose timer is to be stopped. */
+  #cancels: Request[] = [];
+  #idleTimers: Request[] = [];
+
+  readonly #slots: (Request | null)[] = [];
+  readonly #generations: number[] = [];
+  readonly #freeSlots: number[] = [];
+
+  #inFlight = 0;
+  /** CQEs that the kernel owes. */
+  #owed = 0;
+  #flushScheduled = false;
+  #idleTurns = 0;
+  #flushes = 0;
+  #lastLoopTurn = performance.now();
+  #yielding = false;
+  #closing: Promise<void> | null = null;
+  #closed = false;
+  #onIdle: (() => void) | null = null;
+  /** Told of every completion, for programs that want to see them. */
+  observer: ((completion: Completion) => void) | null = null;
+  /**
+   * Requests that left nothing in flight, while the doorbell still kept the process alive: their promises wait until it
+   * does not, so that who has awaited everything has left nothing behind.
+   */
+  #lastSettled: Request[] = [];
+
+  constructor(options: UringOptions, doorbellKind: DoorbellKind | undefined) {
+    this.#native = native();
+    this.#uring = new Uring(this.#native, options);
+    this.#arena = new Arena(this.#native);
+    try {
+      this.#doorbell = new Doorbell(this.#native, this.#uring, this.#onDoorbell, doorbellKind);
+    } catch (error) {
+      this.#uring.close();
+      throw error;
+    }
+  }
+
+  /** Requests that have been made and not settled, whether the kernel has seen them or not. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Whether it takes no further requests. */
+  get closing(): boolean {
+    return this.#closing !== null;
+  }
+
+  /** The ring in the kernel. */
+  get uring(): Uring {
+    return this.#uring;
+  }
+
+  /** Which doorbell hangs; `undefined` until the loop first had to sleep. */
+  get doorbellKind(): DoorbellKind | undefined {
+    return this.#doorbell.kind;
+  }
+
+  /** Cancels what is in flight, waits until the kernel is done with it, gives the ring back; once. */
+  close(): Promise<void> {
+    return this.#closing ??= this.#shutDown();
+  }
+
+  /** The helper's functions. */
+  get native(): Native {
+    return this.#native;
+  }
+
+  /** Memory for requests. */
+  get arena(): Arena {
+    return this.#arena;
+  }
+
+  /** The table of direct descriptors, registered on first use. */
+  get directDescriptors(): DirectDescriptors {
+    return this.#directDescriptors ??= new DirectDescriptors(this.#native, this.#uring.fd);
+  }
+
+  /** A new request of this ring. */
+  request(opcode: number, operation: string): Request {
+    return new Request(this, opcode, operation);
+  }
+
+  /** Starts a request; settles when its last CQE is in. */
+  start<T>(request: Request, options?: OperationOptions): Promise<T> {
+    try {
+      request.signalLink = this.#admit(request, request, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return new Promise<unknown>((resolve, reject) => {
+      request.resolve = resolve;
+      request.reject = reject;
+      this.#enqueue(request);
+    }) as Promise<T>;
+  }
+
+  /**
+   * Starts linked requests, all in one submission; each link has a promise of its own, which rejects with `skipped` if
+   * the kernel did not come to it. Throws the reason if one of the tokens is cancelled.
+   */
+  startLinked(links: readonly Request[], options?: OperationOptions): Promise<unknown>[] {
+    const group = new LinkedRequests(links);
+    group.signalLink = this.#admit(group, links[0], options);
+    const promises = links.map((link, i) => {
+      link.group = group;
+      link.nextLink = links[i + 1] ?? null;
+      return new Promise<unknown>((resolve, reject) => {
+        link.resolve = resolve;
+        link.reject = reject;
+      });
+    });
+    this.#enqueue(links[0]);
+    return promises;
+  }
+
+  /** Asks a request to stop; the first cause stands. */
+  cancelRequest(request: Request, cause: Cause, reason: unknown): void {
+    if (request.state >= RequestState.Completed || request.cause !== Cause.None) return;
+    request.cause = cause;
+    request.reason = reason;
+    if (request.state === RequestState.Queued) {
+      request.result = -Errno.ECANCELED;
+      this.#settle(request);
+    } else {
+      this.#cancels.push(request);
+      this.#schedule();
+    }
+  }
+
+  /** Ends the turn of `holder` in a lane, if it has it, and begins the next one's. */
+  passLane(lane: Lane, holder: object): void {
+    if (lane.turn !== holder) return;
+    lane.turn = null;
+    if (lane.waiting.length === 0) return;
+    for (let next = lane.waiting.shift(); next !== undefined; next = lane.waiting.shift()) {
+      if (next.state !== RequestState.Queued) continue;
+      lane.turn = next.laneHolder ?? next;
+      this.#send(next);
+      break;
+    }
+    if (lane.waiting.length === 0) this.#crowdedLanes.delete(lane);
+  }
+
+  /** Stops all that is in flight on an open file; for its close. */
+  cancelOwned(owner: RequestOwner, reason: unknown): void {
+    this.#cancelAll(reason, (request) => request.owner === owner);
+  }
+
+  async #shutDown(): Promise<void> {
+    this.#cancelAll(new DOMException("The ring was closed", "AbortError"), () => true);
+    if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#onIdle = resolve);
+    this.#closed = true;
+    this.#doorbell.close();
+    // A request that outlived its last CQE is a bug; its memory is then left to it on purpose.
+    if (!this.#uring.close()) return;
+    this.#arena.close();
+  }
+
+  #cancelAll(reason: unknown, which: (request: Request) => boolean): void {
+    const found: Request[] = [...this.#crowdedLanes].flatMap((lane) => lane.waiting);
+    for (let i = this.#queueHead; i < this.#queue.length; i++) {
+      for (let link: Request | null = this.#queue[i]; link !== null; link = link.nextLink) found.push(link);
+    }
+    for (const request of this.#slots) if (request !== null) found.push(request);
+    for (const request of found) {
+      if (request.cancellable && which(request)) (request.group ?? request).cancel(reason);
+    }
+  }
+
+  /**
+   * Throws if an operation with these options is not to start: the reason of its scope or signal, if that is cancelled,
+   * or that the ring is closed.
+   */
+  admit(options: OperationOptions | undefined): void {
+    if (this.#closing !== null) throw new Deno.errors.BadResource("The ring is closed");
+    const token = CancelToken.current();
+    if (token?.cancelled) throw token.reason;
+    if (options === undefined) return;
+    if (options.timeout !== undefined) milliseconds("timeout", options.timeout);
+    if (options.signal === undefined) return;
+    const signalToken = tokenOf(options.signal);
+    if (signalToken.cancelled) throw signalToken.reason;
+  }
+
+  /** Joins what is to be cancelled to its tokens, if it is admitted. */
+  #admit(target: Cancellable, request: Request, options: OperationOptions | undefined): SignalLink | null {
+    if (!request.cancellable) {
+      if (this.#closing !== null) throw new Deno.errors.BadResource("The ring is closed");
+      return null;
+    }
+    this.admit(options);
+    CancelToken.current()?.join(target);
+    if (options === undefined) return null;
+    if (options.timeout !== undefined) request.timeoutMs = milliseconds("timeout", options.timeout);
+    return options.signal === undefined ? null : new SignalLink(target, tokenOf(options.signal));
+  }
+
+  #enqueue(request: Request): void {
+    for (let link: Request | null = request; link !== null; link = link.nextLink) {
+      this.#inFlight++;
+      if (link.owner !== null) link.owner.pending++;
+    }
+    const { lane } = request;
+    if (lane === null) {
+      this.#send(request);
+    } else if (lane.turn === null || lane.turn === request.laneHolder) {
+      lane.turn = request.laneHolder ?? request;
+      this.#send(request);
+    } else {
+      lane.waiting.push(request);
+      this.#crowdedLanes.add(lane);
+    }
+  }
+
+  #send(request: Request): void {
+    this.#queue.push(request);
+    this.#idleTurns = 0;
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    queueMicrotask(this.#flush);
+  }
+
+  /** One turn: submit, reap, and see what the loop should do next. */
+  readonly #flush = (): void => {
+    this.#flushScheduled = false;
+    if (this.#closed || this.#yielding) return;
+    if (++this.#flushes % LOOP_CHECK_FLUSHES === 0 && performance.now() - this.#lastLoopTurn > LOOP_STARVATION_MS) {
+      this.#yield();
+      return;
+    }
+    const moved = this.#pump();
+    if (this.#yielding) return;
+    if (this.#inFlight === 0) {
+      this.#doorbell.rest();
+    } else if (moved || ++this.#idleTurns < PATIENCE_TURNS) {
+      this.#schedule();
+    } else {
+      const refused = this.#doorbell.arm();
+      if (refused < 0) this.#onRefusal(refused);
+    }
+  };
+
+  readonly #onDoorbell = (): void => {
+    if (this.#closed) return;
+    this.#lastLoopTurn = performance.now();
+    this.#idleTurns = 0;
+    if (this.#lastSettled.length > 0) {
+      for (const request of this.#lastSettled.splice(0)) settlePromise(request);
+      if (this.#inFlight === 0) this.#onIdle?.();
+    }
+    if (!this.#yielding) this.#uring.reap(this.#onCompletion);
+    // After the continuations of what was just settled, so that their requests go with this flush.
+    this.#schedule();
+  };
+
+  /** Lets the event loop have its turn: other I/O, timers and signals are waiting too. */
+  #yield(): void {
+    this.#yielding = true;
+    setImmediate(() => {
+      this.#yielding = false;
+      this.#lastLoopTurn = performance.now();
+      this.#schedule();
+    });
+  }
+
+  /**
+   * Submits and reaps until the queues are empty or only the kernel can go on; returns whether anything completed.
+   *
+   * More requests than the CQ holds wait, so that the kernel need not set completions aside. But they only wait as
+   * long as others complete: if those in flight wait for something that the waiting ones would do, it is better to
+   * let the kernel set some aside (it does so without a loss) than to stand still.
+   */
+  #pump(): boolean {
+    let moved = false;
+    let beyondCq = false;
+    for (;;) {
+      const written = this.#write(beyondCq);
+      const refused = this.#uring.unsubmitted > 0 ? this.#uring.submit() : 0;
+      const reaped = this.#uring.reap(this.#onCompletion);
+      if (reaped > 0) moved = true;
+      if (this.#queueHead === this.#queue.length && this.#cancels.length === 0 && this.#idleTimers.length === 0) {
+        if (refused < 0) this.#onRefusal(refused);
+        return moved;
+      }
+      if (written || reaped > 0) {
+        beyondCq = false;
+      } else if (refused < 0) {
+        this.#onRefusal(refused);
+        return moved;
+      } else if (this.#uring.sqpoll && this.#uring.space < this.#uring.entries) {
+        this.#uring.waitForSpace();
+        beyondCq = true;
+      } else {
+        beyondCq = true;
+      }
+    }
+  }
+
+  /** The kernel took no SQE for want of memory, or because it holds completions back: both pass. */
+  #onRefusal(result: number): void {
+    if (result !== -Errno.EAGAIN && result !== -Errno.EBUSY && result !== -Errno.ENOMEM) {
+      throw systemError(result, "io_uring_enter");
+    }
+    this.#yield();
+  }
+
+  /** Writes SQEs for all that waits, as far as there is room; returns whether there was any. */
+  #write(beyondCq: boolean): boolean {
+    const uring = this.#uring;
+    let written = false;
+    while (this.#idleTimers.length > 0 && uring.space >= 1) {
+      this.#writeCancel(this.#idleTimers.pop()!, CqeKind.Timer, CqeKind.Errand);
+      written = true;
+    }
+    let sent = 0;
+    for (; sent < this.#cancels.length && uring.space >= 2; sent++) {
+      const request = this.#cancels[sent];
+      if (request.state !== RequestState.Submitted) continue;
+      if (++request.cancelTries > IMMEDIATE_CANCEL_TRIES) this.#writeDelay(request);
+      this.#writeCancel(request, CqeKind.Request, CqeKind.Cancel);
+      written = true;
+    }
+    if (sent > 0) this.#cancels = this.#cancels.slice(sent);
+
+    const queue = this.#queue;
+    for (; this.#queueHead < queue.length; this.#queueHead++) {
+      const request = queue[this.#queueHead];
+      if (request.state !== RequestState.Queued) continue;
+      if (!beyondCq && this.#owed >= uring.cqEntries) return written;
+      if (!this.#writeLinked(request)) return written;
+      written = true;
+    }
+    if (queue.length > 0) {
+      queue.length = 0;
+      this.#queueHead = 0;
+    }
+    return written;
+  }
+
+  /** Writes a request with its timer and all that is linked to it; `false` if there is no room for it yet. */
+  #writeLinked(head: Request): boolean {
+    const uring = this.#uring;
+    let needed = 0;
+    for (let link: Request | null = head; link !== null; link = link.nextLink) needed += link.timeoutMs < 0 ? 1 : 2;
+    if (needed > uring.space) {
+      if (needed <= uring.entries) return false;
+      this.#failUnsent(head, new RangeError(`A chain of ${needed} SQEs does not fit a ring of ${uring.entries}`));
+      return true;
+    }
+    let pushed = 0;
+    for (let link: Request | null = head; link !== null; link = link.nextLink) {
+      const result = prepare(link, uring, this.#arena);
+      if (result < 0) {
+        uring.rewind(pushed);
+        this.#failUnsent(head, link.failure ?? systemError(result, link.operation, link.subject));
+        return true;
+      }
+      const linkTimeout = link.timeoutMs >= 0 && link.pollable;
+      const linking = link.hardLink ? Sqe.IO_HARDLINK : Sqe.IO_LINK;
+      const onward = link.nextLink === null ? 0 : linking;
+      if (linkTimeout || onward !== 0) uring.addSqeFlags(linking);
+      this.#push(link, CqeKind.Request);
+      pushed++;
+      if (linkTimeout) {
+        this.#writeTimer(link, Op.LINK_TIMEOUT, onward);
+        pushed++;
+      }
+    }
+    for (let link: Request | null = head; link !== null; link = link.nextLink) {
+      link.state = RequestState.Submitted;
+      if (link.timeoutMs >= 0 && !link.pollable) this.#writeTimer(link, Op.TIMEOUT, 0);
+    }
+    return true;
+  }
+
+  #writeTimer(request: Request, opcode: number, sqeFlags: number): void {
+    const [addressLow, addressHigh] = writeTimespec(this.#uring, request.timeoutMs);
+    this.#uring.writeControl(opcode, sqeFlags, { addressLow, addressHigh, length: 1 });
+    request.timerArmed = true;
+    this.#push(request, CqeKind.Timer);
+  }
+
+  #writeCancel(request: Request, target: CqeKind, kind: CqeKind): void {
+    this.#uring.writeControl(Op.ASYNC_CANCEL, 0, {
+      addressLow: request.slot,
+      addressHigh: this.#userDataHigh(request, target),
+    });
+    this.#push(request, kind);
+  }
+
+  /** Makes the cancel that follows wait a little: its target could not be found, which passes. */
+  #writeDelay(request: Request): void {
+    const [addressLow, addressHigh] = writeTimespec(this.#uring, CANCEL_RETRY_MS);
+    this.#uring.writeControl(Op.TIMEOUT, Sqe.IO_HARDLINK, { addressLow, addressHigh, length: 1 });
+    this.#push(request, CqeKind.Errand);
+  }
+
+  #push(request: Request, kind: CqeKind): void {
+    if (request.slot < 0) {
+      request.slot = this.#freeSlots.pop() ?? this.#slots.push(null) - 1;
+      this.#slots[request.slot] = request;
+      this.#generations[request.slot] ??= 0;
+    }
+    this.#uring.pushSqe(request.slot, this.#userDataHigh(request, kind));
+    request.outstanding++;
+    this.#owed++;
+  }
+
+  #userDataHigh(request: Request, kind: CqeKind): number {
+    return this.#generations[request.slot] << KIND_BITS | kind;
+  }
+
+  /** Fails a request, and the links behind it, that could not be written. */
+  #failUnsent(head: Request, error: Error): void {
+    for (let link: Request | null = head; link !== null; link = link.nextLink) {
+      this.#owed -= link.outstanding;
+      link.outstanding = 0;
+      link.timerArmed = false;
+      link.failure = error;
+      this.#giveBlock(link);
+      this.#settle(link);
+    }
+  }
+
+  readonly #onCompletion = (userDataLow: number, userDataHigh: number, result: number): void => {
+    const request = this.#slots[userDataLow];
+    if (!request || (userDataHigh >>> KIND_BITS) !== this.#generations[userDataLow]) {
+      throw new Error(`BUG: a CQE for slot ${userDataLow}, which is not in flight, with result ${result}`);
+    }
+    request.outstanding--;
+    this.#owed--;
+    const kind: CqeKind = userDataHigh & 2 ** KIND_BITS - 1;
+    if (this.observer !== null) observe(this.observer, request.operation, kind, result);
+    switch (kind) {
+      case CqeKind.Request:
+        request.result = result;
+        request.state = RequestState.Completed;
+        complete(request);
+        this.#giveBlock(request);
+        if (request.timerArmed && !request.pollable) {
+          this.#idleTimers.push(request);
+          this.#schedule();
+        }
+        break;
+      case CqeKind.Timer:
+        request.timerArmed = false;
+        if (result !== -Errno.ETIME) break;
+        request.timerFired = true;
+        if (!request.pollable) this.cancelRequest(request, Cause.TimedOut, undefined);
+        break;
+      case CqeKind.Cancel:
+        if (result === -Errno.ENOENT && request.state === RequestState.Submitted) {
+          this.#cancels.push(request);
+          this.#schedule();
+        }
+        break;
+      case CqeKind.Errand:
+        break;
+    }
+    if (request.outstanding === 0 && request.state === RequestState.Completed) this.#settle(request);
+  };
+
+  #giveBlock(request: Request): void {
+    if (request.block === null || request.sharesBlock) return;
+    this.#arena.give(request.block);
+    request.block = null;
+  }
+
+  /** The end of a request: its slot is free, its tokens forget it, its promise is settled. */
+  #settle(request: Request): void {
+    request.state = RequestState.Settled;
+    if (request.slot >= 0) {
+      this.#slots[request.slot] = null;
+      this.#generations[request.slot] = this.#generations[request.slot] + 1 & GENERATION_MASK;
+      this.#freeSlots.push(request.slot);
+    }
+    const { group, lane, owner } = request;
+    if (lane !== null && !(request.keepsLaneIfShort && request.result >= 0 && request.result < request.length)) {
+      this.passLane(lane, request);
+    }
+    if (group === null) leaveTokens(request);
+    else if (--group.unsettled === 0) leaveTokens(group);
+    if (owner !== null && --owner.pending === 0) owner.onIdle?.();
+    if (--this.#inFlight > 0) {
+      settlePromise(request);
+    } else if (this.#doorbell.rest()) {
+      this.#lastSettled.push(request);
+    } else {
+      settlePromise(request);
+      this.#onIdle?.();
+    }
+  }
+}
+
+const observed = { [CqeKind.Request]: "operation", [CqeKind.Timer]: "deadline", [CqeKind.Cancel]: "cancel" } as const;
+
+/** What the observer throws is reported as an event handler's error would be; the ring goes on. */
+function observe(observer: (completion: Completion) => void, operation: string, kind: CqeKind, result: number): void {
+  if (kind === CqeKind.Errand) return;
+  try {
+    observer({ operation, of: observed[kind], result });
+  } catch (error) {
+    reportError(error);
+  }
+}
+
+function leaveTokens(member: Request | LinkedRequests): void {
+  member.joined?.leave(member);
+  member.signalLink?.joined?.leave(member.signalLink);
+}
+
+/** The outcome, in the order of what is more certain: bytes and descriptors first, then why there are none. */
+function settlePromise(request: Request): void {
+  const { result, failure } = request;
+  if (failure === null && result >= 0) {
+    try {
+      request.resolve(request.decode === null ? result : request.decode(request));
+    } catch (error) {
+      request.reject(error);
+    }
+  } else if (failure === null && request.cause === Cause.Cancelled && isCancelled(result)) {
+    request.reject(isWrite(request) ? withBytesWritten(request.reason, 0) : request.reason);
+  } else if (failure === null && result === -Errno.ECANCELED && request.group !== null && !isOverdue(request)) {
+    request.reject(skipped);
+  } else {
+    request.resolve(rejectInCallTree(() => {
+      const error = failure ?? (isOverdue(request) ? timeoutError(request) : errnoError(request));
+      return isWrite(request) ? withBytesWritten(error, 0) : error;
+    }));
+  }
+}
+
+function isWrite(request: Request): boolean {
+  return request.opcode === Op.SEND || request.opcode === Op.WRITE;
+}
+
+function isOverdue(request: Request): boolean {
+  return isCancelled(request.result) && (request.cause === Cause.TimedOut || request.timerFired);
+}
+
+function errnoError(request: Request): Error {
+  return systemError(request.result, request.operation, request.subject);
+}
+
+function timeoutError(request: Request): DOMException {
+  const about = request.subject?.path ?? request.subject?.address;
+  const what = about === undefined ? request.operation : `${request.operation} '${about}'`;
+  return new DOMException(`${what} timed out after ${request.timeoutMs} ms`, "TimeoutError");
+}
+
+/**
+ * A promise that rejects with the error `make` makes, and makes it two turns later: by then the caller's promise hangs
+ * on this one, so that V8's asynchronous stack trace leads from here to the caller's line. It costs nothing as long
+ * as nothing fails.
+ */
+async function rejectInCallTree(make: () => Error): Promise<never> {
+  await null;
+  await null;
+  throw make();
+}
+
+/** Checks a duration; `Infinity` is -1, for none. */
+export function milliseconds(name: string, value: number): number {
+  if (typeof value !== "number") throw new TypeError(`${name} must be a number of milliseconds, not ${typeof value}`);
+  if (!(value >= 0)) throw new RangeError(`${name} must not be negative, nor NaN: ${value}`);
+  return value === Infinity ? -1 : value;
+}

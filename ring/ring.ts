@@ -1,0 +1,186 @@
+/**
+ * The ring as programs see it.
+ *
+ * @module
+ */
+import { requireIoUring } from "./availability.ts";
+import type { DoorbellKind } from "./doorbell.ts";
+import { type Completion, Driver } from "./driver.ts";
+import { Errno, errnoTable } from "./errno.ts";
+import { IoUringUnavailableError } from "./errors.ts";
+
+/** How a ring is set up. */
+export interface RingOptions {
+  /**
+   * SQEs that one submission holds, 1 to 32768; the kernel rounds up to a power of two. More requests at once take
+   * several submissions. Default: 1024.
+   */
+  entries?: number;
+  /**
+   * CQEs that can wait to be seen, from `entries` to 65536, rounded up as well. While more requests than this are in
+   * flight, further ones wait in order as long as any of the others completes. Default: four times `entries`.
+   */
+  completionEntries?: number;
+  /** A kernel thread polls the submission queue, so that a busy ring needs no system call. Default: `false`. */
+  sqpoll?: boolean;
+  /** Milliseconds that this thread polls an empty queue before it sleeps. Default: 100. */
+  sqpollIdleMs?: number;
+  /**
+   * What wakes the event loop: `"pipe"` (the kernel writes to a pipe that the loop watches) or `"thread"` (a thread of
+   * the runtime's pool waits). Default: the pipe where the runtime can adopt one, else the thread.
+   */
+  doorbell?: DoorbellKind;
+}
+
+/** Gives the library the driver of a ring, which programs don't see. */
+let driverOfRing: (ring: Ring) => Driver;
+
+/**
+ * An io_uring with its event loop. A default one opens on first use; others are for tests, benchmarks and programs
+ * that want options of their own. A ring belongs to the thread that opened it.
+ *
+ * @example
+ * ```ts
+ * import { Ring, sleep } from "@ringscope/ringscope";
+ *
+ * await using ring = Ring.open({ entries: 64 });
+ * await sleep(1, { ring });
+ * console.log(ring.inFlight); // 0
+ * ```
+ */
+export class Ring implements AsyncDisposable {
+  readonly #driver: Driver;
+
+  static {
+    driverOfRing = (ring) => ring.#driver;
+  }
+
+  private constructor(driver: Driver) {
+    this.#driver = driver;
+  }
+
+  /**
+   * Sets a ring up.
+   *
+   * @param options Sizes and flags; every field has a default.
+   * @throws {IoUringUnavailableError} Where io_uring is not to be had; it names the cause and the remedy.
+   * @throws {Deno.errors.NotCapable} Without `--allow-ffi`.
+   * @throws {RangeError} If a size is out of its bounds.
+   */
+  static open(options: RingOptions = {}): Ring {
+    const entries = integerWithin("entries", options.entries ?? 1024, 1, MAX_ENTRIES);
+    const cqEntries = integerWithin(
+      "completionEntries",
+      options.completionEntries ?? Math.min(4 * entries, MAX_COMPLETION_ENTRIES),
+      entries,
+      MAX_COMPLETION_ENTRIES,
+    );
+    const sqpollIdleMs = integerWithin("sqpollIdleMs", options.sqpollIdleMs ?? 100, 1, 2 ** 31 - 1);
+    const { doorbell, sqpoll = false } = options;
+    if (doorbell !== undefined && doorbell !== "pipe" && doorbell !== "thread") {
+      throw new TypeError(`doorbell must be "pipe" or "thread", not ${JSON.stringify(doorbell)}`);
+    }
+    requireIoUring();
+    return new Ring(new Driver({ entries, cqEntries, sqpoll, sqpollIdleMs }, doorbell));
+  }
+
+  /** Requests that have been made and not settled, whether the kernel has seen them or not. */
+  get inFlight(): number {
+    return this.#driver.inFlight;
+  }
+
+  /** The size of the submission queue, as the kernel made it. */
+  get entries(): number {
+    return this.#driver.uring.entries;
+  }
+
+  /** The size of the completion queue, as the kernel made it. */
+  get completionEntries(): number {
+    return this.#driver.uring.cqEntries;
+  }
+
+  /** Which doorbell this ring has; `undefined` until it first had to sleep. */
+  get doorbell(): DoorbellKind | undefined {
+    return this.#driver.doorbellKind;
+  }
+
+  /**
+   * Called with every completion as the kernel reports it, before the operation's promise settles: for watching what
+   * becomes of cancelled operations, and for measuring. `null`, the default, costs nothing. It must not throw.
+   */
+  get onCompletion(): ((completion: Completion) => void) | null {
+    return this.#driver.observer;
+  }
+  set onCompletion(observer: ((completion: Completion) => void) | null) {
+    this.#driver.observer = observer;
+  }
+
+  /** The ring's descriptor, as strace shows it. */
+  get fd(): number {
+    return this.#driver.uring.fd;
+  }
+
+  /**
+   * Cancels what is in flight (it rejects with an "AbortError"), waits until the kernel is done with all of it, and
+   * gives the ring back. Closing twice is closing once.
+   */
+  close(): Promise<void> {
+    return this.#driver.close();
+  }
+
+  /** The same as {@linkcode Ring.close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** The kernel's own bounds. */
+const MAX_ENTRIES = 32768;
+const MAX_COMPLETION_ENTRIES = 65536;
+
+let opened: Ring | null = null;
+
+/**
+ * The ring that operations use unless they are told another one: one per thread, opened when it is first asked for.
+ * It need not be closed, and keeps the process alive only while requests are in flight.
+ *
+ * @throws {IoUringUnavailableError} Where io_uring is not to be had; it names the cause and the remedy.
+ * @throws {Deno.errors.NotCapable} Without `--allow-ffi`.
+ *
+ * @example
+ * ```ts
+ * import { defaultRing, sleep } from "@ringscope/ringscope";
+ *
+ * const slept = sleep(1);
+ * console.log(defaultRing().inFlight); // 1
+ * await slept;
+ * ```
+ */
+export function defaultRing(): Ring {
+  return opened ??= openLargest();
+}
+
+/** The driver behind a ring, or behind the default one. */
+export function driverOf(ring?: Ring): Driver {
+  return driverOfRing(ring ?? defaultRing());
+}
+
+/** Under a tight limit on locked memory (64 KiB was common), a smaller ring is better than none. */
+function openLargest(): Ring {
+  for (const entries of [1024, 256, 32]) {
+    try {
+      return Ring.open({ entries });
+    } catch (error) {
+      const noMemory = error instanceof IoUringUnavailableError && error.code === errnoTable.get(Errno.ENOMEM)!.code;
+      if (!noMemory) throw error;
+    }
+  }
+  return Ring.open({ entries: 8 });
+}
+
+function integerWithin(name: string, value: number, least: number, most: number): number {
+  if (!Number.isInteger(value) || value < least || value > most) {
+    throw new RangeError(`${name} must be an integer from ${least} to ${most}, not ${value}`);
+  }
+  return value;
+}

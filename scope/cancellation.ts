@@ -1,0 +1,77 @@
+/**
+ * What scopes, deadlines and races have in common: which errors are cancellations, which reason is reported, and how a
+ * signal from outside comes in.
+ *
+ * @module
+ */
+import { Cancellable, type CancelToken, tokenOf } from "./cancel_token.ts";
+import { clock } from "./clock.ts";
+
+/** Options of everything that runs functions in a scope. */
+export interface CancelOptions {
+  /** Cancels all that runs inside when it aborts, with `signal.reason`. */
+  signal?: AbortSignal;
+}
+
+/** The reason for a cancel that was given none. */
+export function abortError(message: string, options?: ErrorOptions): DOMException {
+  const error = new DOMException(message, "AbortError");
+  if (options !== undefined) Object.defineProperty(error, "cause", { value: options.cause, configurable: true });
+  return error;
+}
+
+/** Whether an error is no more than the cancellation of this token or of one around it: by identity. */
+export function isCancellation(error: unknown, token: CancelToken): boolean {
+  for (let at: CancelToken | null = token; at !== null; at = at.parent) {
+    if (at.cancelled && at.reason === error) return true;
+  }
+  return false;
+}
+
+/**
+ * The reason that a cancelled scope reports: that of the outermost one whose cancellation reaches in here. A deadline
+ * that has passed counts although its timer has not been heard yet.
+ */
+export function reportedReason(token: CancelToken): unknown {
+  let { reason } = token;
+  for (let at = token; !at.shielded && at.parent !== null;) {
+    at = at.parent;
+    if (!at.cancelled && at.deadline < Infinity && at.deadline <= clock().now()) at.cancel(at.deadlineReason!());
+    if (at.cancelled) reason = at.reason;
+  }
+  return reason;
+}
+
+/** Joins a token to a signal from outside; call what this returns when the token's owner has settled. */
+export function joinSignal(token: CancelToken, signal: AbortSignal | undefined): () => void {
+  if (signal === undefined) return nothing;
+  const outside = tokenOf(signal);
+  if (outside.cancelled) {
+    token.cancel(outside.reason);
+    return nothing;
+  }
+  const forward = new Forward(token);
+  outside.join(forward);
+  return () => outside.leave(forward);
+}
+
+/** Carries the cancellation of a signal's token on to a scope's. */
+class Forward extends Cancellable {
+  readonly #to: CancelToken;
+
+  constructor(to: CancelToken) {
+    super();
+    this.#to = to;
+  }
+
+  override cancel(reason: unknown): void {
+    this.#to.cancel(reason);
+  }
+}
+
+/** One real error is thrown as it is, several as an `AggregateError`, in the order in which they happened. */
+export function oneOrAll(errors: readonly unknown[]): unknown {
+  return errors.length === 1 ? errors[0] : new AggregateError(errors, `${errors.length} errors in one scope`);
+}
+
+function nothing(): void {}

@@ -1,0 +1,12 @@
+/**
+ * Structured concurrency. It knows nothing of files and sockets: operations find the scope they belong to by its token.
+ *
+ * @module
+ */
+export { all, type AllOptions } from "./all.ts";
+export type { CancelOptions } from "./cancellation.ts";
+export { race } from "./race.ts";
+export { Scope, scope, type SpawnOptions } from "./scope.ts";
+export { shield } from "./shield.ts";
+export { Task } from "./task.ts";
+export { timeout } from "./timeout.ts";

@@ -1,0 +1,80 @@
+/**
+ * The first of several.
+ *
+ * @module
+ */
+import { CancelToken } from "./cancel_token.ts";
+import {
+  abortError,
+  type CancelOptions,
+  isCancellation,
+  joinSignal,
+  oneOrAll,
+  reportedReason,
+} from "./cancellation.ts";
+import { functionsOf } from "./functions.ts";
+import { disposeUnclaimed } from "./ownership.ts";
+
+/**
+ * Runs functions against each other. The first that settles decides, by value or by error; the others are cancelled,
+ * and `race` settles when they have come back.
+ *
+ * A loser's value is dropped; if it is a resource that came to be in that function (an accepted connection, an opened
+ * file), it is closed. An error that a loser fails with, other than its cancellation, is not dropped: it is thrown.
+ *
+ * @param fns At least one function. (A promise already runs, and could not be cancelled.)
+ * @param options `signal` joins a signal from outside.
+ * @returns The winner's value.
+ * @throws {TypeError} If there is no function, or something else among them; none is started then.
+ *
+ * @example
+ * ```ts
+ * import { race, sleep } from "@ringscope/ringscope";
+ *
+ * const winner = await race([
+ *   async () => (await sleep(1), "hare"),
+ *   async () => (await sleep(10_000), "tortoise"),
+ * ]);
+ * console.log(winner); // "hare"
+ * ```
+ */
+export async function race<const Fns extends readonly (() => unknown)[]>(
+  fns: Fns,
+  options: CancelOptions = {},
+): Promise<Awaited<ReturnType<Fns[number]>>> {
+  const list = functionsOf("race", fns);
+  if (list.length === 0) throw new TypeError("race needs at least one function: none would ever win");
+  const token = new CancelToken(CancelToken.current() ?? null);
+  const errors: unknown[] = [];
+  let winner: { value: unknown; token: CancelToken } | null = null;
+  const decide = () => token.cancel(abortError("The race is decided"));
+  try {
+    const leaveSignal = joinSignal(token, options.signal);
+    await Promise.all(list.map(async (fn) => {
+      const own = new CancelToken(token);
+      try {
+        const value = await own.run(fn);
+        // A value decides also after a cancel from outside: that came too late for it.
+        if (winner !== null || errors.length > 0) return await disposeUnclaimed(value, own);
+        winner = { value, token: own };
+        decide();
+      } catch (error) {
+        if (isCancellation(error, own)) return;
+        errors.push(error);
+        decide();
+      } finally {
+        own.release();
+      }
+    }));
+    leaveSignal();
+    const { value, token: own } = (winner ?? {}) as { value?: unknown; token?: CancelToken };
+    if (errors.length > 0) {
+      if (own !== undefined) await disposeUnclaimed(value, own).catch((error) => errors.push(error));
+      throw oneOrAll(errors);
+    }
+    if (own === undefined) throw reportedReason(token);
+    return value as Awaited<ReturnType<Fns[number]>>;
+  } finally {
+    token.release();
+  }
+}

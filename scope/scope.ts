@@ -1,0 +1,285 @@
+/**
+ * Scopes: what is started in one has ended when it is left.
+ *
+ * @module
+ */
+import { Cancellable, CancelToken } from "./cancel_token.ts";
+import {
+  abortError,
+  type CancelOptions,
+  isCancellation,
+  joinSignal,
+  oneOrAll,
+  reportedReason,
+} from "./cancellation.ts";
+import { disposeUnclaimed } from "./ownership.ts";
+import { Task } from "./task.ts";
+
+/** Options of {@linkcode Scope.spawn}. */
+export interface SpawnOptions {
+  /** It does not keep the scope open: it is cancelled when all other children are done. Default: `false`. */
+  background?: boolean;
+}
+
+/**
+ * Runs a function in a scope of its own, and settles when that function, every child spawned in the scope and every
+ * cleanup have settled.
+ *
+ * The first real error (of the function, a child or a cleanup) cancels the rest; one real error is thrown as it is,
+ * several as an `AggregateError`. Cancellations are never among them. If the scope was cancelled and the function let
+ * that pass, the scope rejects with the reason; if the function has a value all the same, the value it is.
+ *
+ * @param fn Gets the scope. Operations inside it, at any depth, belong to the scope.
+ * @param options `signal` joins a signal from outside.
+ * @returns What `fn` returns.
+ *
+ * @example
+ * ```ts
+ * import { scope, sleep } from "@ringscope/ringscope";
+ *
+ * const answer = await scope(async (s) => {
+ *   s.spawn(() => sleep(10_000), { background: true });
+ *   const task = s.spawn(async () => (await sleep(1), 42));
+ *   return await task;
+ * });
+ * console.log(answer); // 42
+ * ```
+ */
+export function scope<T>(fn: (scope: Scope) => T | PromiseLike<T>, options?: CancelOptions): Promise<T>;
+/**
+ * Opens a scope for where a callback does not fit: leaving the block waits for the children, throws their error, and
+ * runs the cleanups, as the end of a callback would.
+ *
+ * The block itself is not in the scope, since nothing tells a block's operations from its caller's: only what goes
+ * through `spawn` and `run` is. Nor does the scope know whether the block is left by an error; cancel it in a `catch`
+ * if its children would go on for long.
+ *
+ * @example
+ * ```ts
+ * import { scope, sleep } from "@ringscope/ringscope";
+ *
+ * {
+ *   await using s = scope();
+ *   s.spawn(() => sleep(1));
+ * } // waits here
+ * ```
+ */
+export function scope(options?: CancelOptions): Scope;
+export function scope<T>(
+  ...call: [fn: (scope: Scope) => T | PromiseLike<T>, options?: CancelOptions] | [options?: CancelOptions]
+): Promise<T> | Scope {
+  const [first, second] = call;
+  if (typeof first === "function") return runScope(first, second);
+  if (first !== undefined && (typeof first !== "object" || first === null || "then" in first)) {
+    throw new TypeError("scope takes a function: what already runs can't be put in a scope");
+  }
+  return openScope(first);
+}
+
+async function runScope<T>(fn: (scope: Scope) => T | PromiseLike<T>, options?: CancelOptions): Promise<T> {
+  const opened = openScope(options);
+  let value: T | undefined;
+  let fulfilled = false;
+  try {
+    value = await opened.run(() => fn(opened));
+    fulfilled = true;
+  } catch (error) {
+    failScope(opened, error);
+  }
+  return await settleScope(opened, fulfilled, value) as T;
+}
+
+// What runScope needs of a scope and programs do not.
+let openScope: (options?: CancelOptions) => Scope;
+let failScope: (scope: Scope, error: unknown) => void;
+let settleScope: (scope: Scope, fulfilled: boolean, value?: unknown) => Promise<unknown>;
+
+/** The phases of a scope's life. */
+enum Phase {
+  /** Children can be spawned. */
+  Open,
+  /** All has ended; nothing can be added. */
+  Settled,
+}
+
+/** A scope; see {@linkcode scope}. */
+export class Scope implements AsyncDisposable {
+  readonly #token: CancelToken;
+  readonly #leaveSignal: () => void;
+  readonly #errors: unknown[] = [];
+  readonly #cleanups: (() => unknown)[] = [];
+  readonly #background = new Set<CancelToken>();
+  /** Children that have not settled, the background ones apart. */
+  #foreground = 0;
+  #onChild: (() => void) | null = null;
+  #phase = Phase.Open;
+  #controller: AbortController | null = null;
+  #disposing: Promise<unknown> | null = null;
+
+  static {
+    openScope = (options) => new Scope(options);
+    failScope = (scope, error) => scope.#fail(error, scope.#token);
+    settleScope = (scope, fulfilled, value) => scope.#settle(fulfilled, value);
+  }
+
+  private constructor(options: CancelOptions = {}) {
+    this.#token = new CancelToken(CancelToken.current() ?? null);
+    try {
+      this.#leaveSignal = joinSignal(this.#token, options.signal);
+    } catch (error) {
+      this.#token.release();
+      throw error;
+    }
+  }
+
+  /** Whether the scope is cancelled, by itself or from around it. */
+  get cancelled(): boolean {
+    return this.#token.cancelled;
+  }
+
+  /** What the operations of a cancelled scope reject with. */
+  get reason(): unknown {
+    return this.#token.reason;
+  }
+
+  /** A signal that aborts when the scope is cancelled, with the same reason: for `fetch` and others. */
+  get signal(): AbortSignal {
+    if (this.#controller === null) {
+      this.#controller = new AbortController();
+      if (this.#token.cancelled) this.#controller.abort(this.#token.reason);
+      else if (this.#phase === Phase.Open) this.#token.join(new SignalOut(this.#controller));
+    }
+    return this.#controller.signal;
+  }
+
+  /**
+   * Starts a child; its function runs at once, up to its first `await`. In a cancelled scope too: its first operation
+   * then rejects, so that it can release what it was handed.
+   *
+   * @param fn The child. Operations inside it belong to it, and to the scope.
+   * @returns The child's task, which need not be awaited.
+   * @throws {TypeError} If `fn` is not a function, or the scope has settled.
+   */
+  spawn<T>(fn: () => T | PromiseLike<T>, options: SpawnOptions = {}): Task<T> {
+    if (typeof fn !== "function") throw new TypeError("spawn takes a function: what already runs can't be cancelled");
+    this.#requireOpen("spawn a child");
+    const { background = false } = options;
+    const token = new CancelToken(this.#token);
+    if (background) this.#background.add(token);
+    else this.#foreground++;
+    const promise = start(token, fn);
+    promise.then(undefined, (error) => this.#fail(error, token)).then(() => {
+      token.release();
+      if (background) this.#background.delete(token);
+      else this.#foreground--;
+      this.#onChild?.();
+    });
+    return new Task(promise, token);
+  }
+
+  /**
+   * Runs a function in the scope, without making it a child: its error goes to the caller alone. For the operations of
+   * a block that opened its scope with `await using`.
+   */
+  async run<T>(fn: () => T | PromiseLike<T>): Promise<T> {
+    this.#requireOpen("run a function");
+    return await this.#token.run(fn);
+  }
+
+  /**
+   * Cancels everything in the scope, for good. Cancelling twice is cancelling once: the first reason stands.
+   *
+   * @param reason What operations reject with. Default: a `DOMException` named "AbortError".
+   */
+  cancel(reason: unknown = abortError("The scope was cancelled")): void {
+    if (this.#phase === Phase.Open) this.#token.cancel(reason);
+  }
+
+  /**
+   * Runs a function when all children have ended: in reverse order of these calls, one after another, shielded from
+   * cancellation. One that throws does not stop the others; its error is the scope's. Children that a cleanup spawns
+   * are waited for as well.
+   *
+   * @throws {TypeError} If `cleanup` is not a function, or the scope has settled.
+   */
+  defer(cleanup: () => unknown): void {
+    if (typeof cleanup !== "function") throw new TypeError("defer takes a function");
+    this.#requireOpen("defer a cleanup");
+    this.#cleanups.push(cleanup);
+  }
+
+  /** Waits for all children and cleanups, and throws their error. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await (this.#disposing ??= this.#settle(true));
+  }
+
+  #requireOpen(what: string): void {
+    if (this.#phase === Phase.Settled) throw new TypeError(`The scope has settled: it is too late to ${what}`);
+  }
+
+  /** Takes note of an error, unless it is a cancellation or the same one again, and cancels the rest. */
+  #fail(error: unknown, token: CancelToken): void {
+    if (isCancellation(error, token)) return;
+    if (!this.#errors.includes(error)) this.#errors.push(error);
+    if (!this.#token.cancelled) {
+      this.#token.cancel(abortError("The scope was cancelled because a part of it failed", { cause: error }));
+    }
+  }
+
+  async #settle(fulfilled: boolean, value?: unknown): Promise<unknown> {
+    do {
+      await this.#childrenEnd();
+      for (let cleanup = this.#cleanups.pop(); cleanup !== undefined; cleanup = this.#cleanups.pop()) {
+        await this.#cleanUp(cleanup);
+      }
+    } while (this.#foreground > 0 || this.#background.size > 0);
+    if (this.#errors.length > 0 && fulfilled) await this.#cleanUp(() => disposeUnclaimed(value, this.#token));
+    this.#phase = Phase.Settled;
+    this.#leaveSignal();
+    this.#token.release();
+    if (this.#errors.length > 0) throw oneOrAll(this.#errors);
+    if (fulfilled) return value;
+    throw reportedReason(this.#token);
+  }
+
+  async #childrenEnd(): Promise<void> {
+    while (this.#foreground > 0) await this.#childEnds();
+    const reason = this.#background.size > 0 ? abortError("The scope is done with its background children") : undefined;
+    while (this.#foreground > 0 || this.#background.size > 0) {
+      for (const token of this.#background) token.cancel(reason);
+      await this.#childEnds();
+    }
+  }
+
+  #childEnds(): Promise<void> {
+    return new Promise((resolve) => this.#onChild = resolve);
+  }
+
+  async #cleanUp(cleanup: () => unknown): Promise<void> {
+    const shield = new CancelToken(this.#token, { shielded: true });
+    try {
+      await shield.run(cleanup);
+    } catch (error) {
+      this.#fail(error, shield);
+    }
+  }
+}
+
+/** Asynchronous, so that what `fn` throws at once rejects like what it throws later. */
+async function start<T>(token: CancelToken, fn: () => T | PromiseLike<T>): Promise<T> {
+  return await token.run(fn);
+}
+
+/** Carries a scope's cancellation to the signal it has given out. */
+class SignalOut extends Cancellable {
+  readonly #controller: AbortController;
+
+  constructor(controller: AbortController) {
+    super();
+    this.#controller = controller;
+  }
+
+  override cancel(reason: unknown): void {
+    this.#controller.abort(reason);
+  }
+}

@@ -1,0 +1,237 @@
+import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
+import { type Conn, connect, defaultRing, listen, pipe, socketpair, type SystemErrorFields } from "../mod.ts";
+
+function pattern(bytes: number): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length: bytes }, (_, i) => i * 11 + (i >> 10));
+}
+
+async function connected(hostname = "127.0.0.1"): Promise<{ client: Conn; server: Conn } & AsyncDisposable> {
+  await using listener = await listen({ hostname, port: 0 });
+  const accepted = listener.accept();
+  const client = await connect({ hostname, port: listener.addr.port });
+  const server = await accepted;
+  return {
+    client,
+    server,
+    async [Symbol.asyncDispose]() {
+      await client.close();
+      await server.close();
+    },
+  };
+}
+
+for (const hostname of ["127.0.0.1", "::1"]) {
+  Deno.test(`TCP over ${hostname}: addresses, bytes both ways, half closing`, async () => {
+    await using pair = await connected(hostname);
+    const { client, server } = pair;
+    assertEquals(client.remoteAddr.hostname, hostname);
+    assertEquals(client.localAddr, server.remoteAddr);
+    assertEquals(server.localAddr, client.remoteAddr);
+    assertEquals(client.localAddr.transport, "tcp");
+    await client.writeAll(pattern(100));
+    const p = new Uint8Array(200);
+    assertEquals(await server.read(p), 100);
+    assertEquals(p.subarray(0, 100), pattern(100));
+    await client.closeWrite();
+    assertEquals(await server.read(p), null);
+    await server.writeAll(pattern(50));
+    await server.closeWrite();
+    assertEquals(await client.readAll(), pattern(50));
+  });
+}
+
+Deno.test("connect resolves names, and tries each address", async () => {
+  await using listener = await listen({ hostname: "localhost", port: 0 });
+  const accepted = listener.accept();
+  await using client = await connect({ hostname: "localhost", port: listener.addr.port });
+  await using _server = await accepted;
+  assertEquals(client.remoteAddr.port, listener.addr.port);
+});
+
+Deno.test("a writeAll of 20 MB arrives whole at a slow reader, and several do not mix", async () => {
+  await using pair = await connected();
+  const { client, server } = pair;
+  const sizes = [10_000_000, 3, 6_000_000, 4_000_000];
+  const sending = Promise.all(sizes.map((bytes, i) => client.writeAll(new Uint8Array(bytes).fill(i + 1))))
+    .then(() => client.closeWrite());
+  let total = 0;
+  const p = new Uint8Array(300_000);
+  const bounds = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((sum, bytes) => sum + bytes));
+  for (let n: number | null; (n = await server.read(p)) !== null;) {
+    for (let i = 0; i < n; i += 1000) {
+      assertEquals(p[i], bounds.findIndex((bound) => total + i < bound) + 1);
+    }
+    total += n;
+  }
+  await sending;
+  assertEquals(total, bounds.at(-1));
+});
+
+Deno.test("reads of one connection are served in the order of the calls", async () => {
+  const [left, right] = socketpair();
+  const buffers = Array.from({ length: 20 }, () => new Uint8Array(1));
+  const reads = buffers.map((p) => right.read(p));
+  for (let i = 0; i < 20; i++) await left.write(new Uint8Array([i]));
+  assertEquals(await Promise.all(reads), new Array(20).fill(1));
+  assertEquals(buffers.map(([byte]) => byte), Array.from({ length: 20 }, (_, i) => i));
+  await left.close();
+  await right.close();
+});
+
+Deno.test("a readAll that is aborted loses nothing: the next read delivers it", async () => {
+  const [left, right] = socketpair();
+  const controller = new AbortController();
+  const all = right.readAll({ signal: controller.signal });
+  await left.writeAll(pattern(1000));
+  // The bytes have been taken from the socket when the next ones have been too.
+  await left.writeAll(new Uint8Array([1]));
+  await defaultRingTurns();
+  controller.abort(new Error("enough"));
+  await assertRejects(() => all, Error, "enough");
+  await left.closeWrite();
+  const expected = new Uint8Array(1001);
+  expected.set(pattern(1000));
+  expected[1000] = 1;
+  assertEquals(await right.readAll(), expected);
+  await left.close();
+  await right.close();
+});
+
+/** Some turns of the event loop, so that what is ready has been delivered. */
+async function defaultRingTurns(): Promise<void> {
+  for (let i = 0; i < 5; i++) await new Promise((resolve) => setTimeout(resolve));
+}
+
+Deno.test("an aborted writeAll tells bytesWritten, which is what arrives", async () => {
+  const [left, right] = socketpair();
+  const controller = new AbortController();
+  const writing = left.writeAll(new Uint8Array(8_000_000), { signal: controller.signal });
+  await defaultRingTurns(); // the socket's buffer is full
+  const reason = new Error("enough");
+  controller.abort(reason);
+  const error = await assertRejects(() => writing) as Error & { bytesWritten: number };
+  assert(error === reason);
+  await left.close();
+  const arrived = await right.readAll();
+  assertEquals(arrived.byteLength, error.bytesWritten);
+  assert(error.bytesWritten > 0);
+  await right.close();
+});
+
+Deno.test("a refused connection is ConnectionRefused with the address, and leaks nothing", async () => {
+  const listener = await listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  await listener.close();
+  const count = () => Array.from(Deno.readDirSync("/proc/self/fd")).length;
+  const before = count();
+  for (let i = 0; i < 20; i++) {
+    const error = await assertRejects(() => connect({ port })) as Error & SystemErrorFields;
+    assertInstanceOf(error, Deno.errors.ConnectionRefused);
+    assertEquals([error.code, error.operation, error.address], ["ECONNREFUSED", "connect", `127.0.0.1:${port}`]);
+  }
+  assertEquals(count(), before);
+});
+
+Deno.test("a reset connection is ConnectionReset for the read, BrokenPipe or ConnectionReset for the write", async () => {
+  await using pair = await connected();
+  const { client, server } = pair;
+  await client.writeAll(pattern(100));
+  await server.read(new Uint8Array(1)); // the rest has arrived too
+  await server.close(); // with unread bytes: a reset
+  await assertRejects(() => client.read(new Uint8Array(1)), Deno.errors.ConnectionReset);
+  const error = await assertRejects(() => client.write(new Uint8Array(1)));
+  assert(error instanceof Deno.errors.BrokenPipe || error instanceof Deno.errors.ConnectionReset);
+});
+
+Deno.test("an address in use is AddrInUse; reusePort shares it", async () => {
+  await using first = await listen({ hostname: "127.0.0.1", port: 0, reusePort: true });
+  const { port } = first.addr;
+  const error = await assertRejects(() => listen({ hostname: "127.0.0.1", port })) as Error & SystemErrorFields;
+  assertInstanceOf(error, Deno.errors.AddrInUse);
+  assertEquals(error.address, `127.0.0.1:${port}`);
+  await using _second = await listen({ hostname: "127.0.0.1", port, reusePort: true });
+});
+
+Deno.test("iterating over a listener ends when it is closed, and not before", async () => {
+  const listener = await listen({ hostname: "127.0.0.1", port: 0 });
+  const serving = (async () => {
+    let served = 0;
+    for await (const conn of listener) {
+      served++;
+      await conn.close();
+    }
+    return served;
+  })();
+  for (let i = 0; i < 10; i++) {
+    await using client = await connect({ port: listener.addr.port });
+    assertEquals(await client.readAll(), new Uint8Array(0));
+  }
+  await listener.close();
+  assertEquals(await serving, 10);
+  await assertRejects(() => listener.accept(), Deno.errors.BadResource);
+});
+
+Deno.test("ports and host names that are none are refused", async () => {
+  for (const port of [-1, 65536, 0.5, NaN]) {
+    await assertRejects(() => connect({ port }), RangeError);
+    await assertRejects(() => listen({ port }), RangeError);
+  }
+  await assertRejects(() => connect({ hostname: "name.invalid", port: 1 }));
+});
+
+Deno.test("IPv6 addresses of every spelling reach the same place", async () => {
+  await using listener = await listen({ hostname: "::", port: 0 });
+  for (const hostname of ["::1", "0:0:0:0:0:0:0:1", "0::1", "::ffff:127.0.0.1", "::FFFF:7f00:1"]) {
+    const accepted = listener.accept();
+    await using _client = await connect({ hostname, port: listener.addr.port });
+    await using server = await accepted;
+    assertEquals(server.remoteAddr.hostname, hostname.toLowerCase().includes("ffff") ? "::ffff:127.0.0.1" : "::1");
+  }
+});
+
+Deno.test("a pipe carries bytes, ends when the writer closes, and breaks when the reader does", async () => {
+  const first = pipe();
+  const data = pattern(1_000_000);
+  const [read] = await Promise.all([
+    first.reader.readAll(),
+    first.writer.writeAll(data).then(() => first.writer.close()),
+  ]);
+  assertEquals(read.byteLength, data.byteLength);
+  assert(read.every((byte, i) => byte === data[i]));
+  await first.reader.close();
+  const second = pipe();
+  await second.reader.close();
+  await assertRejects(() => second.writer.write(new Uint8Array(1)), Deno.errors.BrokenPipe);
+  await second.writer.close();
+});
+
+Deno.test("Deno's own client and server talk to ours", async () => {
+  await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
+  const accepted = listener.accept();
+  const theirs = await Deno.connect({ port: listener.addr.port });
+  await using ours = await accepted;
+  await theirs.write(pattern(10));
+  const p = new Uint8Array(10);
+  assertEquals(await ours.read(p), 10);
+  assertEquals(p, pattern(10));
+  theirs.close();
+  assertEquals(await ours.read(p), null);
+  assertEquals(defaultRing().inFlight, 0);
+});
+
+Deno.test("without --allow-net addresses are refused with NotCapable", async () => {
+  const module = JSON.stringify(new URL("../mod.ts", import.meta.url).href);
+  const source = `
+    const { connect, listen } = await import(${module});
+    for (const run of [() => connect({ port: 9 }), () => listen({ port: 0 })]) {
+      await run().catch((error) => console.log(error.name, error.message.includes("--allow-net")));
+    }`;
+  const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--allow-ffi", `data:application/javascript,${encodeURIComponent(source)}`],
+  }).output();
+  assertEquals(
+    new TextDecoder().decode(stdout),
+    "NotCapable true\nNotCapable true\n",
+    new TextDecoder().decode(stderr),
+  );
+});
