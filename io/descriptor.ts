@@ -182,7 +182,7 @@ export class Descriptor implements RequestOwner {
         }
         const room = bytes.subarray(filled, filled + MAX_TRANSFER_BYTES);
         const n = await this.read(room, CURRENT_POSITION, chunkOptions());
-        if (n === null) return filled === bytes.byteLength ? bytes : bytes.slice(0, filled);
+        if (n === null) return filled === bytes.byteLength ? bytes : new Uint8Array(bytes.buffer.transfer(filled));
         filled += n;
       }
     } catch (error) {

@@ -288,6 +288,7 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   const subject = { address: showAddress(hostname, port) };
   requireNet(subject.address);
   const driver = driverOf(options.ring);
+  driver.admit(undefined);
   const [address] = await resolve(hostname, port);
   const { native } = driver;
   const fd = native.rs_socket(familyOf(address), SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
