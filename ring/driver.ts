@@ -392,7 +392,9 @@ export class Driver implements RequestHost {
     const uring = this.#uring;
     let written = false;
     while (this.#idleTimers.length > 0 && uring.space >= 1) {
-      this.#writeCancel(this.#idleTimers.pop()!, CqeKind.Timer, CqeKind.Errand);
+      const request = this.#idleTimers.pop()!;
+      if (!request.timerArmed) continue; // it has fired meanwhile, and the request may be settled
+      this.#writeCancel(request, CqeKind.Timer, CqeKind.Errand);
       written = true;
     }
     let sent = 0;

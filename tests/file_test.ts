@@ -254,3 +254,28 @@ Deno.test("without --allow-read and --allow-write paths are refused with NotCapa
     new TextDecoder().decode(stderr),
   );
 });
+
+Deno.test("a read and its deadline, whichever comes first: one outcome, and nothing is left", async () => {
+  using dir = scratch();
+  const data = pattern(1 << 19);
+  Deno.writeFileSync(dir.path("f"), data);
+  // On the smallest ring, where the timer's removal has to wait for room, and the timer may fire meanwhile.
+  await using ring = Ring.open({ entries: 8 });
+  await using file = await open(dir.path("f"), { ring });
+  let [read, late] = [0, 0];
+  await Promise.all(Array.from({ length: 40 }, async (_, task) => {
+    for (let round = 0; round < 50; round++) {
+      const p = new Uint8Array(1 + 4000 * (round % 40));
+      const at = task * 1000 + round;
+      try {
+        const n = await file.readAt(p, at, { timeout: round % 10 / 100 });
+        assertEquals(p.subarray(0, 100), data.subarray(at, at + Math.min(n!, 100)));
+        read++;
+      } catch (error) {
+        assertEquals((error as Error).name, "TimeoutError");
+        late++;
+      }
+    }
+  }));
+  assertEquals([read + late, ring.inFlight], [2000, 0]);
+});
