@@ -425,8 +425,8 @@ export class Driver implements RequestHost {
   /** Writes a request with its timer and all that is linked to it; `false` if there is no room for it yet. */
   #writeLinked(head: Request): boolean {
     const uring = this.#uring;
-    let needed = 0;
-    for (let link: Request | null = head; link !== null; link = link.nextLink) needed += link.timeoutMs < 0 ? 1 : 2;
+    const alone = head.nextLink === null && head.timeoutMs < 0;
+    const needed = alone ? 1 : sqesFor(head);
     if (needed > uring.space) {
       if (needed <= uring.entries) return false;
       this.#failUnsent(head, new RangeError(`A chain of ${needed} SQEs does not fit a ring of ${uring.entries}`));
@@ -440,22 +440,31 @@ export class Driver implements RequestHost {
         this.#failUnsent(head, link.failure ?? systemError(result, link.operation, link.subject));
         return true;
       }
-      const linkTimeout = link.timeoutMs >= 0 && link.pollable;
-      const linking = link.hardLink ? Sqe.IO_HARDLINK : Sqe.IO_LINK;
-      const onward = link.nextLink === null ? 0 : linking;
-      if (linkTimeout || onward !== 0) uring.addSqeFlags(linking);
-      this.#push(link, CqeKind.Request);
-      pushed++;
-      if (linkTimeout) {
-        this.#writeTimer(link, Op.LINK_TIMEOUT, onward);
-        pushed++;
-      }
-    }
-    for (let link: Request | null = head; link !== null; link = link.nextLink) {
+      if (!alone) pushed += this.#writeLinks(link);
+      else this.#push(link, CqeKind.Request);
       link.state = RequestState.Submitted;
+    }
+    if (!alone) this.#writeTimeouts(head);
+    return true;
+  }
+
+  /** Links the SQE that has been prepared to its LINK_TIMEOUT and to the next; returns how many were written. */
+  #writeLinks(link: Request): number {
+    const linkTimeout = link.timeoutMs >= 0 && link.pollable;
+    const linking = link.hardLink ? Sqe.IO_HARDLINK : Sqe.IO_LINK;
+    const onward = link.nextLink === null ? 0 : linking;
+    if (linkTimeout || onward !== 0) this.#uring.addSqeFlags(linking);
+    this.#push(link, CqeKind.Request);
+    if (!linkTimeout) return 1;
+    this.#writeTimer(link, Op.LINK_TIMEOUT, onward);
+    return 2;
+  }
+
+  /** The deadlines that no LINK_TIMEOUT can keep: TIMEOUTs beside the chain, each of which cancels its link. */
+  #writeTimeouts(head: Request): void {
+    for (let link: Request | null = head; link !== null; link = link.nextLink) {
       if (link.timeoutMs >= 0 && !link.pollable) this.#writeTimer(link, Op.TIMEOUT, 0);
     }
-    return true;
   }
 
   #writeTimer(request: Request, opcode: number, sqeFlags: number): void {
@@ -575,6 +584,12 @@ export class Driver implements RequestHost {
       this.#onIdle?.();
     }
   }
+}
+
+function sqesFor(head: Request): number {
+  let count = 0;
+  for (let link: Request | null = head; link !== null; link = link.nextLink) count += link.timeoutMs < 0 ? 1 : 2;
+  return count;
 }
 
 const observed = { [CqeKind.Request]: "operation", [CqeKind.Timer]: "deadline", [CqeKind.Cancel]: "cancel" } as const;

@@ -12,7 +12,7 @@ import { IoUringUnavailableError } from "./errors.ts";
 /** How a ring is set up. */
 export interface RingOptions {
   /**
-   * SQEs that one submission holds, 1 to 32768; the kernel rounds up to a power of two. More requests at once take
+   * SQEs that one submission holds, 2 to 32768; the kernel rounds up to a power of two. More requests at once take
    * several submissions. Default: 1024.
    */
   entries?: number;
@@ -68,7 +68,7 @@ export class Ring implements AsyncDisposable {
    * @throws {RangeError} If a size is out of its bounds.
    */
   static open(options: RingOptions = {}): Ring {
-    const entries = integerWithin("entries", options.entries ?? 1024, 1, MAX_ENTRIES);
+    const entries = integerWithin("entries", options.entries ?? 1024, MIN_ENTRIES, MAX_ENTRIES);
     const cqEntries = integerWithin(
       "completionEntries",
       options.completionEntries ?? Math.min(4 * entries, MAX_COMPLETION_ENTRIES),
@@ -134,6 +134,8 @@ export class Ring implements AsyncDisposable {
   }
 }
 
+/** An operation and its LINK_TIMEOUT, or a cancel and its delay, must fit one submission. */
+const MIN_ENTRIES = 2;
 /** The kernel's own bounds. */
 const MAX_ENTRIES = 32768;
 const MAX_COMPLETION_ENTRIES = 65536;
