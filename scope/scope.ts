@@ -27,7 +27,8 @@ export interface SpawnOptions {
  *
  * The first real error (of the function, a child or a cleanup) cancels the rest; one real error is thrown as it is,
  * several as an `AggregateError`. Cancellations are never among them. If the scope was cancelled and the function let
- * that pass, the scope rejects with the reason; if the function has a value all the same, the value it is.
+ * that pass, the scope rejects with the reason; so it does if a cancel from around it has cut a child short. Where the
+ * function has a value all the same, and after the scope's own `cancel`, the value it is.
  *
  * @param fn Gets the scope. Operations inside it, at any depth, belong to the scope.
  * @param options `signal` joins a signal from outside.
@@ -112,6 +113,10 @@ export class Scope implements AsyncDisposable {
   /** Children that have not settled, the background ones apart. */
   #foreground = 0;
   #onChild: (() => void) | null = null;
+  /** Whether a child has ended by a cancellation of this scope. */
+  #cutShort = false;
+  /** Whether it was the scope's own `cancel` that came first. */
+  #cancelledItself = false;
   #phase = Phase.Open;
   #controller: AbortController | null = null;
   #disposing: Promise<unknown> | null = null;
@@ -168,7 +173,10 @@ export class Scope implements AsyncDisposable {
     if (background) this.#background.add(token);
     else this.#foreground++;
     const promise = start(token, fn);
-    promise.then(undefined, (error) => this.#fail(error, token)).then(() => {
+    promise.then(undefined, (error) => {
+      if (isCancellation(error, this.#token)) this.#cutShort = true;
+      this.#fail(error, token);
+    }).then(() => {
       token.release();
       if (background) this.#background.delete(token);
       else this.#foreground--;
@@ -192,7 +200,9 @@ export class Scope implements AsyncDisposable {
    * @param reason What operations reject with. Default: a `DOMException` named "AbortError".
    */
   cancel(reason: unknown = abortError("The scope was cancelled")): void {
-    if (this.#phase === Phase.Open) this.#token.cancel(reason);
+    if (this.#phase === Phase.Settled || this.#token.cancelled) return;
+    this.#cancelledItself = true;
+    this.#token.cancel(reason);
   }
 
   /**
@@ -233,13 +243,14 @@ export class Scope implements AsyncDisposable {
         await this.#cleanUp(cleanup);
       }
     } while (this.#foreground > 0 || this.#background.size > 0);
-    if (this.#errors.length > 0 && fulfilled) await this.#cleanUp(() => disposeUnclaimed(value, this.#token));
+    // A value is none if a cancel from around the scope has cut short what was still going on.
+    const complete = fulfilled && this.#errors.length === 0 && (!this.#cutShort || this.#cancelledItself);
+    if (fulfilled && !complete) await this.#cleanUp(() => disposeUnclaimed(value, this.#token));
     this.#phase = Phase.Settled;
     this.#leaveSignal();
     this.#token.release();
-    if (this.#errors.length > 0) throw oneOrAll(this.#errors);
-    if (fulfilled) return value;
-    throw reportedReason(this.#token);
+    if (complete) return value;
+    throw this.#errors.length > 0 ? oneOrAll(this.#errors) : reportedReason(this.#token);
   }
 
   async #childrenEnd(): Promise<void> {
