@@ -191,7 +191,8 @@ export interface ConnectOptions extends OperationOptions {
 }
 
 /**
- * Connects over TCP (`IORING_OP_CONNECT`). A name with several addresses is tried address by address.
+ * Connects over TCP (`IORING_OP_CONNECT`). A name with several addresses is tried address by address. Resolving a name
+ * is the system's work, not the ring's: a cancel or a deadline during it takes effect when it is done.
  *
  * @param options Where to; and `signal`, `timeout` (for all of it), `ring`.
  * @returns The connection; close it, or hold it with `await using`.
