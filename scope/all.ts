@@ -11,6 +11,7 @@ import {
   joinSignal,
   oneOrAll,
   reportedReason,
+  runUnder,
 } from "./cancellation.ts";
 import { functionsOf } from "./functions.ts";
 import { disposeUnclaimed } from "./ownership.ts";
@@ -61,15 +62,13 @@ export async function all<const Fns extends readonly (() => unknown)[]>(
   const runOne = async (i: number) => {
     const own = new CancelToken(token);
     try {
-      values[i] = await own.run(list[i]);
+      values[i] = await runUnder(own, list[i]);
       fulfilled[i] = own;
       completed++;
     } catch (error) {
       if (isCancellation(error, own)) return;
       errors.push(error);
       token.cancel(abortError("Another function of all failed", { cause: error }));
-    } finally {
-      own.release();
     }
   };
   const runNext = async () => {

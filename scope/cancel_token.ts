@@ -3,13 +3,16 @@
  * token that was current where it was made, and is told when that token is cancelled. Tokens form a tree, and a child
  * token is itself something a parent can cancel.
  *
+ * What has joined leaves only when it has come back, cancelled or not. So an idle token is the proof that nothing which
+ * was started under it is left, and scopes are not left before.
+ *
  * @module
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 
 /**
  * Something a token can cancel: an operation in flight, or a child token. It is a node of the token's own doubly
- * linked list, so that joining and leaving allocate nothing (an operation does both once).
+ * linked lists, so that joining and leaving allocate nothing (an operation does both once).
  */
 export abstract class Cancellable {
   /** The token this is joined to, `null` while it is joined to none. Written by {@linkcode CancelToken} alone. */
@@ -17,7 +20,7 @@ export abstract class Cancellable {
   previous: Cancellable | null = null;
   next: Cancellable | null = null;
 
-  /** Called at most once for each time this joined a token, after it has left that token's list. */
+  /** Called at most once for each time this joined a token. It stays joined until it has come back, and leaves. */
   abstract cancel(reason: unknown): void;
 }
 
@@ -35,24 +38,37 @@ export class CancelToken extends Cancellable {
   cancelled = false;
   /** What operations reject with once `cancelled`. */
   reason: unknown = undefined;
+  /** Called when this is cancelled, before those who have joined are told. */
+  onCancel: ((reason: unknown) => void) | null = null;
+  /** Whether its owner has settled. */
+  #released = false;
+  /** Those who have joined and have not been told of a cancel. */
   #first: Cancellable | null = null;
+  /** Those who have been told, and have still to come back. */
+  #firstTold: Cancellable | null = null;
+  #onIdle: (() => void) | null = null;
 
   constructor(parent: CancelToken | null = null, { shielded = false } = {}) {
     super();
     this.parent = parent;
     this.shielded = shielded;
-    if (parent === null || shielded) return;
-    if (parent.cancelled) {
+    if (parent === null) return;
+    if (parent.cancelled && !shielded) {
       this.cancelled = true;
       this.reason = parent.reason;
-    } else {
-      parent.join(this);
     }
+    // The cancelled and the shielded too: they are not to be told, but to be waited for.
+    parent.#add(this);
   }
 
-  /** The token of the innermost scope in whose call tree this runs; `undefined` outside of all scopes. */
+  /**
+   * The token of the innermost scope in whose call tree this runs; `undefined` outside of all scopes. What runs on
+   * after its scope was left, such as the callback of a timer, belongs to the scope around that.
+   */
   static current(): CancelToken | undefined {
-    return ambient.getStore();
+    let token = ambient.getStore();
+    while (token !== undefined && token.#released && !token.cancelled) token = token.parent ?? undefined;
+    return token;
   }
 
   /** Runs `fn` with this token current, in it and in everything it starts. */
@@ -60,29 +76,23 @@ export class CancelToken extends Cancellable {
     return ambient.run(this, fn);
   }
 
-  /** Whether nothing has joined. */
+  /** Whether all that had joined has come back. */
   get idle(): boolean {
-    return this.#first === null;
+    return this.#first === null && this.#firstTold === null;
   }
 
   /** Adds to what a cancel reaches. The token must not be cancelled; the caller looks first. */
   join(member: Cancellable): void {
     if (this.cancelled) throw new Error("BUG: joined a cancelled token");
-    if (member.joined !== null) throw new Error("BUG: joined a second token");
-    member.joined = this;
-    member.previous = null;
-    member.next = this.#first;
-    if (this.#first !== null) this.#first.previous = member;
-    this.#first = member;
+    this.#add(member);
   }
 
-  /** Takes `member` out again; nothing happens if a cancel has taken it out already. */
+  /** Takes `member` out again: it has come back. Nothing happens if it is not in. */
   leave(member: Cancellable): void {
     if (member.joined !== this) return;
-    if (member.previous === null) this.#first = member.next;
-    else member.previous.next = member.next;
-    if (member.next !== null) member.next.previous = member.previous;
-    member.joined = member.previous = member.next = null;
+    this.#unlink(member);
+    member.joined = null;
+    if (this.#onIdle !== null && this.idle) this.#onIdle();
   }
 
   /**
@@ -95,18 +105,63 @@ export class CancelToken extends Cancellable {
       if (token.cancelled) continue;
       token.cancelled = true;
       token.reason = reason;
-      for (let member = token.#first; member !== null; member = token.#first) {
-        token.leave(member);
-        if (member instanceof CancelToken) tokens.push(member);
-        else member.cancel(reason);
-      }
+      token.onCancel?.(reason);
+      token.#tell(reason, tokens);
     }
   }
 
-  /** Leaves the parent: called when the owner of this token has settled. */
-  release(): void {
-    this.parent?.leave(this);
+  /**
+   * Its owner is about to settle: what is in flight under this token that nobody has waited for is cancelled, and
+   * resolves when it has come back.
+   */
+  async abandon(): Promise<void> {
+    const reason = new DOMException("Its scope was left while this was in flight: await it, or spawn it", "AbortError");
+    while (!this.idle) {
+      const tokens: CancelToken[] = [];
+      this.#tell(reason, tokens);
+      for (const token of tokens) token.cancel(reason);
+      if (!this.idle) await new Promise<void>((resolve) => this.#onIdle = resolve);
+      this.#onIdle = null;
+    }
   }
+
+  /** Leaves the parent: its owner has settled. */
+  release(): void {
+    this.#released = true;
+    this.joined?.leave(this);
+  }
+
+  /** Tells those who have joined; the tokens among them are left to the caller. */
+  #tell(reason: unknown, tokens: CancelToken[]): void {
+    for (let member = this.#first; member !== null; member = this.#first) {
+      this.#unlink(member);
+      this.#firstTold = push(member, this.#firstTold);
+      if (!(member instanceof CancelToken)) member.cancel(reason);
+      else if (!member.shielded) tokens.push(member);
+    }
+  }
+
+  #add(member: Cancellable): void {
+    if (member.joined !== null) throw new Error("BUG: joined a second token");
+    member.joined = this;
+    this.#first = push(member, this.#first);
+  }
+
+  #unlink(member: Cancellable): void {
+    const { previous, next } = member;
+    if (previous !== null) previous.next = next;
+    else if (this.#first === member) this.#first = next;
+    else this.#firstTold = next;
+    if (next !== null) next.previous = previous;
+    member.previous = member.next = null;
+  }
+}
+
+/** Puts `member` before `first`, and returns the new first. */
+function push(member: Cancellable, first: Cancellable | null): Cancellable {
+  member.next = first;
+  if (first !== null) first.previous = member;
+  return member;
 }
 
 const ambient = new AsyncLocalStorage<CancelToken>();

@@ -69,6 +69,19 @@ class Forward extends Cancellable {
   }
 }
 
+/**
+ * Runs a function under a token that is its own, and settles when nothing that it started is left: what it has not
+ * waited for is cancelled. The token is released then.
+ */
+export async function runUnder<T>(token: CancelToken, fn: () => T | PromiseLike<T>): Promise<T> {
+  try {
+    return await token.run(fn);
+  } finally {
+    if (!token.idle) await token.abandon();
+    token.release();
+  }
+}
+
 /** One real error is thrown as it is, several as an `AggregateError`, in the order in which they happened. */
 export function oneOrAll(errors: readonly unknown[]): unknown {
   return errors.length === 1 ? errors[0] : new AggregateError(errors, `${errors.length} errors in one scope`);

@@ -5,6 +5,7 @@
  * @module
  */
 import { CancelToken } from "./cancel_token.ts";
+import { runUnder } from "./cancellation.ts";
 
 const birthTokens = new WeakMap<object, CancelToken>();
 
@@ -24,8 +25,7 @@ export async function disposeUnclaimed(value: unknown, token: CancelToken): Prom
   let birth: CancelToken | null = birthTokens.get(value) ?? null;
   while (birth !== null && birth !== token) birth = birth.parent;
   if (birth === null) return;
-  const shield = new CancelToken(token, { shielded: true });
-  await shield.run(async () => {
+  await runUnder(new CancelToken(token, { shielded: true }), async () => {
     if (Symbol.asyncDispose in value) await (value as AsyncDisposable)[Symbol.asyncDispose]();
     else if (Symbol.dispose in value) (value as Disposable)[Symbol.dispose]();
   });

@@ -11,6 +11,7 @@ import {
   joinSignal,
   oneOrAll,
   reportedReason,
+  runUnder,
 } from "./cancellation.ts";
 import { functionsOf } from "./functions.ts";
 import { disposeUnclaimed } from "./ownership.ts";
@@ -53,7 +54,7 @@ export async function race<const Fns extends readonly (() => unknown)[]>(
     await Promise.all(list.map(async (fn) => {
       const own = new CancelToken(token);
       try {
-        const value = await own.run(fn);
+        const value = await runUnder(own, fn);
         // A value decides also after a cancel from outside: that came too late for it.
         if (winner !== null || errors.length > 0) return await disposeUnclaimed(value, own);
         winner = { value, token: own };
@@ -62,8 +63,6 @@ export async function race<const Fns extends readonly (() => unknown)[]>(
         if (isCancellation(error, own)) return;
         errors.push(error);
         decide();
-      } finally {
-        own.release();
       }
     }));
     leaveSignal();

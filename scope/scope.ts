@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Cancellable, CancelToken } from "./cancel_token.ts";
+import { CancelToken } from "./cancel_token.ts";
 import {
   abortError,
   type CancelOptions,
@@ -11,6 +11,7 @@ import {
   joinSignal,
   oneOrAll,
   reportedReason,
+  runUnder,
 } from "./cancellation.ts";
 import { disposeUnclaimed } from "./ownership.ts";
 import { Task } from "./task.ts";
@@ -23,7 +24,8 @@ export interface SpawnOptions {
 
 /**
  * Runs a function in a scope of its own, and settles when that function, every child spawned in the scope and every
- * cleanup have settled.
+ * cleanup have settled. An operation that is in flight by then, because nobody has waited for it, is cancelled and
+ * waited for.
  *
  * The first real error (of the function, a child or a cleanup) cancels the rest; one real error is thrown as it is,
  * several as an `AggregateError`. Cancellations are never among them. If the scope was cancelled and the function let
@@ -152,7 +154,7 @@ export class Scope implements AsyncDisposable {
     if (this.#controller === null) {
       this.#controller = new AbortController();
       if (this.#token.cancelled) this.#controller.abort(this.#token.reason);
-      else if (this.#phase === Phase.Open) this.#token.join(new SignalOut(this.#controller));
+      else this.#token.onCancel = (reason) => this.#controller!.abort(reason);
     }
     return this.#controller.signal;
   }
@@ -172,12 +174,11 @@ export class Scope implements AsyncDisposable {
     const token = new CancelToken(this.#token);
     if (background) this.#background.add(token);
     else this.#foreground++;
-    const promise = start(token, fn);
+    const promise = runUnder(token, fn);
     promise.then(undefined, (error) => {
       if (isCancellation(error, this.#token)) this.#cutShort = true;
       this.#fail(error, token);
     }).then(() => {
-      token.release();
       if (background) this.#background.delete(token);
       else this.#foreground--;
       this.#onChild?.();
@@ -239,10 +240,11 @@ export class Scope implements AsyncDisposable {
   async #settle(fulfilled: boolean, value?: unknown): Promise<unknown> {
     do {
       await this.#childrenEnd();
+      if (!this.#token.idle) await this.#token.abandon();
       for (let cleanup = this.#cleanups.pop(); cleanup !== undefined; cleanup = this.#cleanups.pop()) {
         await this.#cleanUp(cleanup);
       }
-    } while (this.#foreground > 0 || this.#background.size > 0);
+    } while (this.#foreground > 0 || this.#background.size > 0 || !this.#token.idle);
     // A value is none if a cancel from around the scope has cut short what was still going on.
     const complete = fulfilled && this.#errors.length === 0 && (!this.#cutShort || this.#cancelledItself);
     if (fulfilled && !complete) await this.#cleanUp(() => disposeUnclaimed(value, this.#token));
@@ -269,28 +271,9 @@ export class Scope implements AsyncDisposable {
   async #cleanUp(cleanup: () => unknown): Promise<void> {
     const shield = new CancelToken(this.#token, { shielded: true });
     try {
-      await shield.run(cleanup);
+      await runUnder(shield, cleanup);
     } catch (error) {
       this.#fail(error, shield);
     }
-  }
-}
-
-/** Asynchronous, so that what `fn` throws at once rejects like what it throws later. */
-async function start<T>(token: CancelToken, fn: () => T | PromiseLike<T>): Promise<T> {
-  return await token.run(fn);
-}
-
-/** Carries a scope's cancellation to the signal it has given out. */
-class SignalOut extends Cancellable {
-  readonly #controller: AbortController;
-
-  constructor(controller: AbortController) {
-    super();
-    this.#controller = controller;
-  }
-
-  override cancel(reason: unknown): void {
-    this.#controller.abort(reason);
   }
 }

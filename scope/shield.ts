@@ -4,6 +4,7 @@
  * @module
  */
 import { CancelToken } from "./cancel_token.ts";
+import { runUnder } from "./cancellation.ts";
 
 /**
  * Runs a function that no cancellation from around it reaches, for cleanup that takes operations. What was held off is
@@ -27,5 +28,5 @@ import { CancelToken } from "./cancel_token.ts";
  */
 export async function shield<T>(fn: () => T | PromiseLike<T>): Promise<T> {
   if (typeof fn !== "function") throw new TypeError("shield takes a function");
-  return await new CancelToken(CancelToken.current() ?? null, { shielded: true }).run(fn);
+  return await runUnder(new CancelToken(CancelToken.current() ?? null, { shielded: true }), fn);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { CancelToken } from "./cancel_token.ts";
-import { type CancelOptions, isCancellation, joinSignal, reportedReason } from "./cancellation.ts";
+import { type CancelOptions, isCancellation, joinSignal, reportedReason, runUnder } from "./cancellation.ts";
 import { clock } from "./clock.ts";
 
 /**
@@ -39,13 +39,13 @@ export async function timeout<T>(ms: number, fn: () => T | PromiseLike<T>, optio
   try {
     const leaveSignal = joinSignal(token, options.signal);
     try {
-      if (ms === Infinity) return await token.run(fn);
+      if (ms === Infinity) return await runUnder(token, fn);
       token.deadline = clock().now() + ms;
       const alarm = clock().set(ms, () => {
         if (!token.cancelled) token.cancel(token.deadlineReason!());
       });
       try {
-        return await token.run(fn);
+        return await runUnder(token, fn);
       } finally {
         await alarm.stop();
       }

@@ -453,6 +453,52 @@ Deno.test("a background child does not keep the scope open: it is cancelled when
   assertEquals(order, ["foreground", "background"]);
 });
 
+Deno.test("an operation that nobody waited for is cancelled when its scope is left, and has come back by then", async () => {
+  const [left, right] = socketpair();
+  const buffer = new Uint8Array(1);
+  const lefts: ((start: () => Promise<unknown>) => Promise<unknown>)[] = [
+    (start) => scope(() => Promise.race([start(), sleep(1)])),
+    (start) => scope((s) => void s.spawn(() => Promise.race([start(), sleep(1)]))),
+    (start) => timeout(10_000, () => Promise.race([start(), sleep(1)])),
+    (start) => race([() => Promise.race([start(), sleep(1)])]),
+    (start) => all([() => Promise.race([start(), sleep(1)])]),
+    (start) => shield(() => Promise.race([start(), sleep(1)])),
+  ];
+  for (const run of lefts) {
+    let orphan: Promise<unknown> | undefined;
+    await run(() => orphan = left.read(buffer));
+    assertEquals(defaultRing().inFlight, 0);
+    const error = await assertRejects(() => orphan!);
+    assertEquals((error as DOMException).name, "AbortError");
+    // So is a whole scope inside that nobody waited for.
+    await run(() => orphan = scope((s) => void s.spawn(() => timeout(10_000, () => left.read(buffer)))));
+    assertEquals(defaultRing().inFlight, 0);
+    await assertRejects(() => orphan!);
+  }
+  // It was cancelled, not served: the bytes are for the next read.
+  await right.write(new Uint8Array(1));
+  assertEquals(await left.read(buffer), 1);
+  await left.close();
+  await right.close();
+});
+
+Deno.test("what runs on after its scope was left belongs to the scope around it", async () => {
+  const reason = new Error("enough");
+  const caught = await assertRejects(() =>
+    scope(async (outer) => {
+      const later = Promise.withResolvers<void>();
+      await scope(() => void setTimeout(() => sleep(1e9).then(later.resolve, later.reject)));
+      outer.spawn(async () => {
+        await turn();
+        await turn();
+        outer.cancel(reason);
+      });
+      await later.promise;
+    })
+  );
+  assertStrictEquals(caught, reason);
+});
+
 Deno.test("a task can be cancelled alone, which is no error of the scope", async () => {
   const reason = new Error("only you");
   await scope(async (s) => {
