@@ -7,6 +7,7 @@
 import type { Driver } from "../ring/driver.ts";
 import { Lane, type OperationOptions, type Request, type RequestOwner } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
+import { CancelToken } from "../scope/cancel_token.ts";
 import { type Subject, withBytesWritten } from "../ring/errors.ts";
 import { CURRENT_POSITION, MAX_TRANSFER_BYTES, Op } from "../ring/uring_abi.ts";
 
@@ -123,6 +124,7 @@ export class Descriptor implements RequestOwner {
       if (this.traits.socket) request.opFlags = MSG_NOSIGNAL | MSG_WAITALL;
       request.keepsLaneIfShort = true;
       request.options = options;
+      request.token = CancelToken.current();
       if (options?.timeout !== undefined) request.startedMs = performance.now();
       request.decode = writeAllResult;
       return this.driver.start(request, options);
@@ -299,7 +301,8 @@ function remaining(options: OperationOptions | undefined, started: number): () =
   return () => ({ ...options, timeout: Math.max(0, started + timeout - performance.now()) });
 }
 
-/** Mostly one request is all there is to a `writeAll`. */
+/** Mostly one request is all there is to a `writeAll`. The rest belongs to the caller's scope, as the first part did. */
 function writeAllResult(request: Request): Promise<void> | undefined {
-  if (request.result < request.length) return (request.owner as Descriptor).writeRest(request);
+  if (request.result === request.length) return;
+  return CancelToken.resume(request.token, () => (request.owner as Descriptor).writeRest(request));
 }

@@ -76,6 +76,11 @@ export class CancelToken extends Cancellable {
     return ambient.run(this, fn);
   }
 
+  /** Runs `fn` where `token` was current, which may be outside of all scopes; for what goes on in a later turn. */
+  static resume<T>(token: CancelToken | undefined, fn: () => T): T {
+    return ambient.run(token!, fn);
+  }
+
   /** Whether all that had joined has come back. */
   get idle(): boolean {
     return this.#first === null && this.#firstTold === null;

@@ -1,5 +1,15 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
-import { type Conn, connect, defaultRing, listen, pipe, socketpair, type SystemErrorFields } from "../mod.ts";
+import {
+  type Conn,
+  connect,
+  defaultRing,
+  listen,
+  pipe,
+  scope,
+  socketpair,
+  type SystemErrorFields,
+  timeout,
+} from "../mod.ts";
 
 function pattern(bytes: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: bytes }, (_, i) => i * 11 + (i >> 10));
@@ -115,6 +125,31 @@ Deno.test("an aborted writeAll tells bytesWritten, which is what arrives", async
   const arrived = await right.readAll();
   assertEquals(arrived.byteLength, error.bytesWritten);
   assert(error.bytesWritten > 0);
+  await right.close();
+});
+
+Deno.test("what a writeAll writes later belongs to the scope it was called in, not to whoever is served then", async () => {
+  const [left, right] = socketpair();
+  const bytes = 8_000_000;
+  const writing = scope(() => left.writeAll(new Uint8Array(bytes)));
+  // Another scope's operations come and go, and the short writes are gone on with in between.
+  let total = 0;
+  while (total < bytes) {
+    total += await scope(() => timeout(10_000, async () => await right.read(new Uint8Array(300_000)) ?? 0));
+  }
+  await writing;
+  const enough = new Error("enough");
+  const cancelled = assertRejects(() =>
+    scope(async (s) => {
+      s.spawn(async () => {
+        await defaultRingTurns();
+        s.cancel(enough);
+      });
+      await left.writeAll(new Uint8Array(bytes));
+    })
+  );
+  assert(await cancelled === enough);
+  await left.close();
   await right.close();
 });
 
