@@ -26,20 +26,23 @@ interface Recorded {
   /** Opcodes, in the order of submission. */
   submitted: string[];
   /** Results, in the order of completion. */
-  completed: { userData: string; result: number }[];
+  completed: number[];
   /** Pairs that were linked. */
   links: number;
   /** For each io_uring_enter that submits, how many SQEs it gave. */
   enters: number[];
 }
 
-/** Runs `run` on a ring of its own while the kernel records that ring. */
+/** Runs `run` on a ring of its own while the kernel records what this thread does with it. */
 async function record(run: (ring: Ring) => Promise<void>): Promise<Recorded> {
   const instance = `${TRACEFS}/instances/ringscope_${Deno.pid}_${Math.random().toString(36).slice(2)}`;
   const write = (file: string, text: string) => Deno.writeTextFileSync(`${instance}/${file}`, text);
+  // "PID/task/TID": the thread that the ring belongs to, and that this reads it on.
+  const tid = Deno.readLinkSync("/proc/thread-self").split("/").at(-1)!;
   Deno.mkdirSync(instance);
   try {
     write("buffer_size_kb", "8192");
+    write("set_event_pid", tid);
     write("events/raw_syscalls/sys_enter/filter", `id == ${IO_URING_ENTER}`);
     write("events/raw_syscalls/sys_enter/enable", "1");
     write("events/io_uring/enable", "1");
@@ -60,30 +63,24 @@ async function record(run: (ring: Ring) => Promise<void>): Promise<Recorded> {
 
 function parse(trace: string, fd: number): Recorded {
   const lines = trace.split("\n");
-  const created = lines.findIndex((line) => new RegExp(`-${tid(lines)} .*io_uring_create: .* fd ${fd} `).test(line));
-  const ring = /ring (\S+),/.exec(lines[created])![1];
+  const created = lines.find((line) => line.includes("io_uring_create: ") && line.includes(` fd ${fd} `))!;
+  const ring = /ring (\S+),/.exec(created)![1];
   const begin = lines.findIndex((line) => line.includes("begin"));
   const end = lines.findIndex((line) => line.includes(": end"));
   const recorded: Recorded = { submitted: [], completed: [], links: 0, enters: [] };
   for (const line of lines.slice(begin, end)) {
     const enter = /sys_enter: NR \d+ \((\w+), (\w+),/.exec(line);
-    if (enter !== null && parseInt(enter[1], 16) === fd && line.includes(`-${tid(lines)} `)) {
-      if (enter[2] !== "0") recorded.enters.push(parseInt(enter[2], 16));
+    if (enter !== null && parseInt(enter[1], 16) === fd && enter[2] !== "0") {
+      recorded.enters.push(parseInt(enter[2], 16));
     }
     if (!line.includes(`ring ${ring},`)) continue;
     const submitted = /io_uring_submit_req: .* opcode (\w+),/.exec(line);
     if (submitted !== null) recorded.submitted.push(submitted[1]);
-    const completed = /io_uring_complete: .* user_data (\w+), result (-?\d+),/.exec(line);
-    if (completed !== null) recorded.completed.push({ userData: completed[1], result: Number(completed[2]) });
+    const completed = /io_uring_complete: .* result (-?\d+),/.exec(line);
+    if (completed !== null) recorded.completed.push(Number(completed[1]));
     if (/io_uring_link:/.test(line)) recorded.links++;
   }
   return recorded;
-}
-
-/** The thread that wrote the marker is the one whose ring it is. */
-function tid(lines: string[]): string {
-  const marker = lines.find((line) => line.includes("tracing_mark_write: begin"))!;
-  return /-(\d+)\s+\[/.exec(marker)![1];
 }
 
 /** Some turns of the loop, after which everything that was started is in the kernel and waits. */
@@ -105,7 +102,7 @@ test("an aborted read is cancelled by ASYNC_CANCEL, and completes with -ECANCELE
     await right.close();
   });
   assertEquals(submitted, ["RECV", "ASYNC_CANCEL", "CLOSE", "CLOSE"]);
-  assertEquals(completed.map(({ result }) => result).toSorted((a, b) => a - b), [-125, 0, 0, 0]);
+  assertEquals(completed.toSorted((a, b) => a - b), [-125, 0, 0, 0]);
 });
 
 test("{ timeout } on a socket is a LINK_TIMEOUT, linked to the read in one submission", async () => {
@@ -117,7 +114,7 @@ test("{ timeout } on a socket is a LINK_TIMEOUT, linked to the read in one submi
   });
   assertEquals(submitted.slice(0, 2), ["RECV", "LINK_TIMEOUT"]);
   assertEquals([links, enters[0]], [1, 2]);
-  assertEquals(completed.slice(0, 2).map(({ result }) => result).toSorted((a, b) => a - b), [-125, -62]);
+  assertEquals(completed.slice(0, 2).toSorted((a, b) => a - b), [-125, -62]);
 });
 
 test("{ timeout } on what blocks in a worker is a TIMEOUT and a cancel", async () => {
@@ -164,5 +161,5 @@ test("a thousand operations of one cancelled scope go in one submission of cance
   });
   assertEquals(submitted.filter((opcode) => opcode === "ASYNC_CANCEL").length, 1000);
   assertEquals(enters, [1000, 1000]);
-  assertEquals(completed.filter(({ result }) => result === -125).length, 1000);
+  assertEquals(completed.filter((result) => result === -125).length, 1000);
 });
