@@ -403,13 +403,14 @@ function lendSharedBlocks(driver: Driver, requests: readonly Request[], blocks: 
   }
 }
 
-/** Closes what was opened by a chain that did not come to its close. */
+/** Closes what was opened by a chain that did not come to its close. A ring that is closing does it by itself. */
 async function closeLeftOpen(
   driver: Driver,
   links: readonly Link[],
   outcomes: readonly LinkOutcome[],
   places: readonly number[],
 ): Promise<void> {
+  if (driver.closing) return;
   const open = new Set<number>();
   outcomes.forEach(({ status }, i) => {
     const { opcode, on } = links[i];
