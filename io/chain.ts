@@ -274,7 +274,8 @@ export class Chain<Results extends readonly unknown[]> implements PromiseLike<Re
   async #runLinks(options: ChainOptions): Promise<unknown[]> {
     if (this.#links.length === 0) return [];
     const driver = this.#driver();
-    const places = this.#opens === 0 ? [] : await driver.directDescriptors.take(this.#opens, options.signal);
+    const table = this.#opens === 0 ? null : driver.directDescriptors;
+    const places = table === null ? [] : await table.take(this.#opens, options.signal);
     const blocks: Block[] = [];
     let requests: Request[] = [];
     let outcomes: LinkOutcome[] = [];
@@ -286,7 +287,7 @@ export class Chain<Results extends readonly unknown[]> implements PromiseLike<Re
     } finally {
       for (const block of blocks) driver.arena.give(block);
       await closeLeftOpen(driver, this.#links, outcomes, places);
-      if (places.length > 0) driver.directDescriptors.give(places);
+      table?.give(places);
     }
     this.#outcomes = outcomes;
     const ended = outcomes.findIndex(({ status }) => status !== "fulfilled");

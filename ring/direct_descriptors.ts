@@ -37,7 +37,12 @@ export class DirectDescriptors {
   /** Takes `count` places, in order of asking; rejects with the reason if cancelled while it waits. */
   take(count: number, signal?: AbortSignal): Promise<number[]> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push(new PlaceWaiter(count, signal, resolve, reject));
+      this.#waiting.push(
+        new PlaceWaiter(count, signal, resolve, (reason) => {
+          reject(reason);
+          this.#serve(); // those behind it may need fewer places
+        }),
+      );
       this.#serve();
     });
   }

@@ -151,6 +151,7 @@ export class Driver implements RequestHost {
 
   /** The table of direct descriptors, registered on first use. */
   get directDescriptors(): DirectDescriptors {
+    this.#requireOpen();
     return this.#directDescriptors ??= new DirectDescriptors(this.#native, this.#uring.fd);
   }
 
@@ -227,7 +228,9 @@ export class Driver implements RequestHost {
 
   async #shutDown(): Promise<void> {
     this.#cancelAll(new DOMException("The ring was closed", "AbortError"), () => true);
-    if (this.#inFlight > 0) await new Promise<void>((resolve) => this.#onIdle = resolve);
+    if (this.#inFlight > 0 || this.#lastSettled.length > 0) {
+      await new Promise<void>((resolve) => this.#onIdle = resolve);
+    }
     this.#closed = true;
     this.#doorbell.close();
     // A request that outlived its last CQE is a bug; its memory is then left to it on purpose.
@@ -251,7 +254,7 @@ export class Driver implements RequestHost {
    * or that the ring is closed.
    */
   admit(options: OperationOptions | undefined): void {
-    if (this.#closing !== null) throw new Deno.errors.BadResource("The ring is closed");
+    this.#requireOpen();
     const token = CancelToken.current();
     if (token?.cancelled) throw token.reason;
     if (options === undefined) return;
@@ -261,10 +264,14 @@ export class Driver implements RequestHost {
     if (signalToken.cancelled) throw signalToken.reason;
   }
 
+  #requireOpen(): void {
+    if (this.#closing !== null) throw new Deno.errors.BadResource("The ring is closed");
+  }
+
   /** Joins what is to be cancelled to its tokens, if it is admitted. */
   #admit(target: Cancellable, request: Request, options: OperationOptions | undefined): SignalLink | null {
     if (!request.cancellable) {
-      if (this.#closing !== null) throw new Deno.errors.BadResource("The ring is closed");
+      this.#requireOpen();
       return null;
     }
     this.admit(options);
@@ -538,9 +545,12 @@ export class Driver implements RequestHost {
         break;
       case CqeKind.Timer:
         request.timerArmed = false;
-        if (result !== -Errno.ETIME) break;
-        request.timerFired = true;
-        if (!request.pollable) this.cancelRequest(request, Cause.TimedOut, undefined);
+        if (result === -Errno.ETIME) request.timerFired = true;
+        // A LINK_TIMEOUT cancels by itself. But one that says ENOENT or EALREADY has fired and missed: done or not,
+        // its operation is asked again.
+        if (request.pollable ? !isElapsed(result) : request.timerFired) {
+          this.cancelRequest(request, Cause.TimedOut, undefined);
+        }
         break;
       case CqeKind.Cancel:
         if (result === -Errno.ENOENT && request.state === RequestState.Submitted) {
@@ -584,6 +594,11 @@ export class Driver implements RequestHost {
       this.#onIdle?.();
     }
   }
+}
+
+/** Whether a LINK_TIMEOUT has cancelled its operation, or need not any more. */
+function isElapsed(result: number): boolean {
+  return result === -Errno.ETIME || result === -Errno.ECANCELED;
 }
 
 function sqesFor(head: Request): number {

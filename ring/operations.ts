@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { high, low } from "../ffi/memory.ts";
 import type { Arena, Block } from "./arena.ts";
 import { isRestart } from "./errors.ts";
 import { Errno } from "./errno.ts";
@@ -49,9 +50,12 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
         request.block = block = taken;
         if (opcode === Op.WRITE || opcode === Op.SEND) copyIn(block, view, length);
       }
-      // A sum below 2 ** 32: blocks are aligned to their size.
-      addressLow = block.addressLow + request.blockOffset;
+      addressLow = block.addressLow;
       addressHigh = block.addressHigh;
+      if (request.blockOffset !== 0) {
+        addressLow = low(block.address + request.blockOffset);
+        addressHigh = high(block.address + request.blockOffset);
+      }
       break;
     }
     case Op.ACCEPT: {
@@ -163,10 +167,11 @@ export function complete(request: Request): void {
 /** Writes milliseconds as a timespec into the scratch memory of the next SQE; returns its address. */
 export function writeTimespec(uring: Uring, milliseconds: number): [low: number, high: number] {
   const at = uring.nextSqe * (SCRATCH_BYTES / 4);
-  const seconds = Math.floor(milliseconds / 1000);
+  // Longer than any machine runs; a double holds numbers that 64 bits do not.
+  const seconds = Math.min(Math.floor(milliseconds / 1000), Number.MAX_SAFE_INTEGER);
   uring.scratchWords[at] = seconds >>> 0;
   uring.scratchWords[at + 1] = (seconds / 0x1_0000_0000) >>> 0;
-  uring.scratchWords[at + 2] = Math.floor((milliseconds - seconds * 1000) * 1e6);
+  uring.scratchWords[at + 2] = Math.floor(milliseconds % 1000 * 1e6);
   uring.scratchWords[at + 3] = 0;
   return uring.scratchAddress();
 }

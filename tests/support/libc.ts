@@ -5,6 +5,7 @@ const { symbols } = Deno.dlopen("libc.so.6", {
   dup: { parameters: ["i32"], result: "i32" },
   getppid: { parameters: [], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
+  open: { parameters: ["buffer", "i32"], result: "i32" },
   mkfifo: { parameters: ["buffer", "u32"], result: "i32" },
   pipe2: { parameters: ["buffer", "i32"], result: "i32" },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
@@ -32,6 +33,13 @@ export function dup(fd: number): number {
 /** A system call that does nothing: the kernel runs what work it has put off for this thread. */
 export function enterKernel(): void {
   symbols.getppid();
+}
+
+/** Opens a FIFO for writing if somebody reads it, and closes it. */
+export function openForAMoment(path: string): void {
+  const O_WRONLY_NONBLOCK_CLOEXEC = 0o2004001;
+  const fd = symbols.open(new TextEncoder().encode(`${path}\0`), O_WRONLY_NONBLOCK_CLOEXEC);
+  if (fd >= 0) close(fd);
 }
 
 /** Bytes that wait to be read. */

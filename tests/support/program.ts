@@ -22,9 +22,9 @@ export interface ProgramOptions {
 /** Runs a TypeScript source, in which `LIBRARY` stands for the library, or a file (a URL), to its end. */
 export async function program(source: string | URL, options: ProgramOptions = {}): Promise<Ended> {
   const { flags = ["-A"], env = {}, args = [] } = options;
-  const specifier = source instanceof URL ? source.href : `data:application/typescript,${
-    encodeURIComponent(source.replaceAll("LIBRARY", JSON.stringify(library)))
-  }`;
+  const specifier = source instanceof URL
+    ? source.href
+    : `data:application/typescript,${encodeURIComponent(source.replaceAll("LIBRARY", JSON.stringify(library)))}`;
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-config", "--no-check", ...flags, specifier, ...args],
     env: { NO_COLOR: "1", ...env },

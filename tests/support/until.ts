@@ -14,7 +14,7 @@ export async function until(what: string, condition: () => boolean, patienceMs =
 
 /** Settles as `promise` does; throws, saying `what` is stuck, when patience ends. */
 export async function within<T>(what: string, promise: PromiseLike<T>, patienceMs = PATIENCE_MS): Promise<T> {
-  let timer: number | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
   const end = new Promise<never>((_, reject) => {
     timer = setTimeout(() => reject(new Error(`Stuck for ${patienceMs} ms: ${what}`)), patienceMs);
   });
