@@ -41,7 +41,7 @@ export class Uring {
   readonly scratchWords: Uint32Array;
 
   readonly #native: Native;
-  readonly #fields: BigUint64Array;
+  readonly #fields: BigUint64Array<ArrayBuffer>;
   readonly #ring: Int32Array;
   readonly #buffers: ArrayBuffer[];
   readonly #scratchMapping: Mapping;
