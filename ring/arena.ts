@@ -35,6 +35,7 @@ export class Arena {
   readonly #free: Block[][] = CLASS_BYTES.map(() => []);
   #carved = MAPPING_BYTES;
   #lent = 0;
+  #closed = false;
 
   constructor(native: Native) {
     this.#native = native;
@@ -47,6 +48,7 @@ export class Arena {
 
   /** A block of at least `bytes`, which is at most `MAX_TRANSFER_BYTES`; or a negative errno. */
   take(bytes: number): Block | number {
+    if (this.#closed) throw new Deno.errors.BadResource("The ring is closed");
     let sizeClass = 0;
     while (CLASS_BYTES[sizeClass] < bytes) sizeClass++;
     const block = this.#free[sizeClass].pop() ?? this.#carve(sizeClass);
@@ -62,6 +64,7 @@ export class Arena {
 
   /** Unmaps everything. Only after the final CQE of every request that held a block. */
   close(): void {
+    this.#closed = true;
     for (const mapping of this.#mappings) mapping.unmap();
     this.#mappings.length = 0;
   }
