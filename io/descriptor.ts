@@ -124,7 +124,6 @@ export class Descriptor implements RequestOwner {
       if (this.traits.socket) request.opFlags = MSG_NOSIGNAL | MSG_WAITALL;
       request.keepsLaneIfShort = true;
       request.options = options;
-      request.token = CancelToken.current();
       if (options?.timeout !== undefined) request.startedMs = performance.now();
       request.decode = writeAllResult;
       return this.driver.start(request, options);

@@ -251,17 +251,18 @@ export class Driver implements RequestHost {
 
   /**
    * Throws if an operation with these options is not to start: the reason of its scope or signal, if that is cancelled,
-   * or that the ring is closed.
+   * or that the ring is closed. Returns the token of the scope.
    */
-  admit(options: OperationOptions | undefined): void {
+  admit(options: OperationOptions | undefined): CancelToken | undefined {
     this.#requireOpen();
     const token = CancelToken.current();
-    if (token?.cancelled) throw token.reason;
-    if (options === undefined) return;
+    if (token !== undefined && token.cancelled) throw token.reason;
+    if (options === undefined) return token;
     if (options.timeout !== undefined) milliseconds("timeout", options.timeout);
-    if (options.signal === undefined) return;
+    if (options.signal === undefined) return token;
     const signalToken = tokenOf(options.signal);
     if (signalToken.cancelled) throw signalToken.reason;
+    return token;
   }
 
   #requireOpen(): void {
@@ -274,8 +275,9 @@ export class Driver implements RequestHost {
       this.#requireOpen();
       return null;
     }
-    this.admit(options);
-    CancelToken.current()?.join(target);
+    const token = this.admit(options);
+    request.token = token;
+    if (token !== undefined) token.join(target);
     if (options === undefined) return null;
     if (options.timeout !== undefined) request.timeoutMs = milliseconds("timeout", options.timeout);
     return options.signal === undefined ? null : new SignalLink(target, tokenOf(options.signal));

@@ -108,11 +108,12 @@ export class Request extends Cancellable {
   group: LinkedRequests | null = null;
   /** Makes the promise's value of the result, which is not negative. Default: the result. */
   decode: ((request: Request) => unknown) | null = null;
-  /** What the caller gave, for requests that may have to go on; its scope, and since when a `timeout` counts. */
+  /** What the caller gave, for requests that may have to go on, and since when a `timeout` counts. */
   options: OperationOptions | undefined = undefined;
-  token: CancelToken | undefined = undefined;
   startedMs = 0;
 
+  /** The token of the scope it belongs to. */
+  token: CancelToken | undefined = undefined;
   state = RequestState.Queued;
   cause = Cause.None;
   reason: unknown = undefined;
