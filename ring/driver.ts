@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { setImmediate } from "node:timers";
+import { clearImmediate, setImmediate } from "node:timers";
 import { type Native, native } from "../ffi/load.ts";
 import { type Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
 import { Arena } from "./arena.ts";
@@ -90,7 +90,8 @@ export class Driver implements RequestHost {
   #idleTurns = 0;
   #flushes = 0;
   #lastLoopTurn = performance.now();
-  #yielding = false;
+  /** While the event loop has its turn. */
+  #yielding: ReturnType<typeof setImmediate> | null = null;
   #closing: Promise<void> | null = null;
   #closed = false;
   #onIdle: (() => void) | null = null;
@@ -315,13 +316,13 @@ export class Driver implements RequestHost {
   /** One turn: submit, reap, and see what the loop should do next. */
   readonly #flush = (): void => {
     this.#flushScheduled = false;
-    if (this.#closed || this.#yielding) return;
+    if (this.#closed || this.#yielding !== null) return;
     if (++this.#flushes % LOOP_CHECK_FLUSHES === 0 && performance.now() - this.#lastLoopTurn > LOOP_STARVATION_MS) {
       this.#yield();
       return;
     }
     const moved = this.#pump();
-    if (this.#yielding) return;
+    if (this.#yielding !== null) return;
     if (this.#inFlight === 0) {
       this.#doorbell.rest();
     } else if (moved || ++this.#idleTurns < PATIENCE_TURNS) {
@@ -340,16 +341,15 @@ export class Driver implements RequestHost {
       for (const request of this.#lastSettled.splice(0)) settlePromise(request);
       if (this.#inFlight === 0) this.#onIdle?.();
     }
-    if (!this.#yielding) this.#uring.reap(this.#onCompletion);
+    if (this.#yielding === null) this.#uring.reap(this.#onCompletion);
     // After the continuations of what was just settled, so that their requests go with this flush.
     this.#schedule();
   };
 
   /** Lets the event loop have its turn: other I/O, timers and signals are waiting too. */
   #yield(): void {
-    this.#yielding = true;
-    setImmediate(() => {
-      this.#yielding = false;
+    this.#yielding ??= setImmediate(() => {
+      this.#yielding = null;
       this.#lastLoopTurn = performance.now();
       this.#schedule();
     });
@@ -587,7 +587,13 @@ export class Driver implements RequestHost {
     if (group === null) leaveTokens(request);
     else if (--group.unsettled === 0) leaveTokens(group);
     if (owner !== null && --owner.pending === 0) owner.onIdle?.();
-    if (--this.#inFlight > 0) {
+    if (--this.#inFlight === 0 && this.#yielding !== null) {
+      // Nobody waits for what comes after the loop's turn: no timer is left behind for it.
+      clearImmediate(this.#yielding);
+      this.#yielding = null;
+      this.#schedule();
+    }
+    if (this.#inFlight > 0) {
       settlePromise(request);
     } else if (this.#doorbell.rest()) {
       this.#lastSettled.push(request);
