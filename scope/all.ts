@@ -67,7 +67,7 @@ export async function all<const Fns extends readonly (() => unknown)[]>(
       completed++;
     } catch (error) {
       if (isCancellation(error, own)) return;
-      errors.push(error);
+      if (!errors.includes(error)) errors.push(error);
       token.cancel(abortError("Another function of all failed", { cause: error }));
     }
   };

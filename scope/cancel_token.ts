@@ -42,8 +42,9 @@ export class CancelToken extends Cancellable {
   onCancel: ((reason: unknown) => void) | null = null;
   /** Whether its owner has settled. */
   #released = false;
-  /** Those who have joined and have not been told of a cancel. */
+  /** Those who have joined and have not been told of a cancel, from the newest to the oldest. */
   #first: Cancellable | null = null;
+  #last: Cancellable | null = null;
   /** Those who have been told, and have still to come back. */
   #firstTold: Cancellable | null = null;
   #onIdle: (() => void) | null = null;
@@ -101,18 +102,30 @@ export class CancelToken extends Cancellable {
   }
 
   /**
-   * Cancels everything that has joined, once; a second call changes nothing, its reason included. Tokens below are
+   * Cancels everything that has joined, once; a second call changes nothing, its reason included. All tokens below are
+   * cancelled before anything is told, so that what an abort listener starts can't slip into one of them. They are
    * taken one by one, so that however deep scopes are nested the stack is not.
    */
   override cancel(reason: unknown): void {
-    const tokens: CancelToken[] = [this];
-    for (let token = tokens.pop(); token !== undefined; token = tokens.pop()) {
-      if (token.cancelled) continue;
-      token.cancelled = true;
-      token.reason = reason;
-      token.onCancel?.(reason);
-      token.#tell(reason, tokens);
+    const tokens: CancelToken[] = [];
+    this.#mark(reason, tokens);
+    for (const token of tokens) {
+      for (let member = token.#first; member !== null; member = member.next) {
+        if (member instanceof CancelToken && !member.shielded) member.#mark(reason, tokens);
+      }
     }
+    // The oldest child first, as within each.
+    for (const token of tokens.reverse()) {
+      token.onCancel?.(reason);
+      token.#tell(reason, null);
+    }
+  }
+
+  #mark(reason: unknown, tokens: CancelToken[]): void {
+    if (this.cancelled) return;
+    this.cancelled = true;
+    this.reason = reason;
+    tokens.push(this);
   }
 
   /**
@@ -136,13 +149,16 @@ export class CancelToken extends Cancellable {
     this.joined?.leave(this);
   }
 
-  /** Tells those who have joined; the tokens among them are left to the caller. */
-  #tell(reason: unknown, tokens: CancelToken[]): void {
-    for (let member = this.#first; member !== null; member = this.#first) {
+  /**
+   * Tells those who have joined, the oldest first; the tokens among them are left to the caller, in `tokens`. (The
+   * kernel finds an old timer sooner than a new one: it goes through its list of them for each.)
+   */
+  #tell(reason: unknown, tokens: CancelToken[] | null): void {
+    for (let member = this.#last; member !== null; member = this.#last) {
       this.#unlink(member);
       this.#firstTold = push(member, this.#firstTold);
       if (!(member instanceof CancelToken)) member.cancel(reason);
-      else if (!member.shielded) tokens.push(member);
+      else if (!member.shielded) tokens?.push(member);
     }
   }
 
@@ -150,6 +166,7 @@ export class CancelToken extends Cancellable {
     if (member.joined !== null) throw new Error("BUG: joined a second token");
     member.joined = this;
     this.#first = push(member, this.#first);
+    this.#last ??= member;
   }
 
   #unlink(member: Cancellable): void {
@@ -158,6 +175,7 @@ export class CancelToken extends Cancellable {
     else if (this.#first === member) this.#first = next;
     else this.#firstTold = next;
     if (next !== null) next.previous = previous;
+    else if (this.#last === member) this.#last = previous;
     member.previous = member.next = null;
   }
 }

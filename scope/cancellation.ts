@@ -20,9 +20,12 @@ export function abortError(message: string, options?: ErrorOptions): DOMExceptio
   return error;
 }
 
-/** Whether an error is no more than the cancellation of this token or of one around it: by identity. */
+/**
+ * Whether an error is no more than the cancellation of this token or of one around it that reaches in here: by
+ * identity. Behind a shield, a reason from outside of it is an error like any other.
+ */
 export function isCancellation(error: unknown, token: CancelToken): boolean {
-  for (let at: CancelToken | null = token; at !== null; at = at.parent) {
+  for (let at: CancelToken | null = token; at !== null; at = at.shielded ? null : at.parent) {
     if (at.cancelled && at.reason === error) return true;
   }
   return false;

@@ -5,7 +5,7 @@
  * @module
  */
 import { CancelToken } from "./cancel_token.ts";
-import { runUnder } from "./cancellation.ts";
+import { oneOrAll, runUnder } from "./cancellation.ts";
 
 const birthTokens = new WeakMap<object, CancelToken>();
 
@@ -17,16 +17,37 @@ export function born<Resource extends object>(resource: Resource): Resource {
 }
 
 /**
- * Disposes of a value that nobody will receive, if it is a resource that was born within that token. Rejects if the
- * disposal fails.
+ * Disposes of a value that nobody will receive: of the resources in it that were born within that token, but not of
+ * those that are in `claimed` too, which somebody receives. In a value are itself, the elements of an array, and the
+ * properties of a plain object, such as the two ends of a pipe. Rejects if a disposal fails.
  */
-export async function disposeUnclaimed(value: unknown, token: CancelToken): Promise<void> {
+export async function disposeUnclaimed(value: unknown, token: CancelToken, claimed?: unknown): Promise<void> {
   if (typeof value !== "object" || value === null) return;
-  let birth: CancelToken | null = birthTokens.get(value) ?? null;
+  const kept = partsOf(claimed);
+  const errors: unknown[] = [];
+  for (const part of partsOf(value)) {
+    if (!wasBornWithin(part, token) || kept.includes(part)) continue;
+    birthTokens.delete(part);
+    try {
+      await runUnder(new CancelToken(token, { shielded: true }), async () => {
+        if (Symbol.asyncDispose in part) await (part as AsyncDisposable)[Symbol.asyncDispose]();
+        else if (Symbol.dispose in part) (part as Disposable)[Symbol.dispose]();
+      });
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length > 0) throw oneOrAll(errors);
+}
+
+function partsOf(value: unknown): unknown[] {
+  if (Array.isArray(value)) return value;
+  const plain = typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
+  return plain ? Object.values(value) : [value];
+}
+
+function wasBornWithin(value: unknown, token: CancelToken): value is object {
+  let birth: CancelToken | null = birthTokens.get(value as object) ?? null;
   while (birth !== null && birth !== token) birth = birth.parent;
-  if (birth === null) return;
-  await runUnder(new CancelToken(token, { shielded: true }), async () => {
-    if (Symbol.asyncDispose in value) await (value as AsyncDisposable)[Symbol.asyncDispose]();
-    else if (Symbol.dispose in value) (value as Disposable)[Symbol.dispose]();
-  });
+  return birth !== null;
 }

@@ -47,32 +47,38 @@ export async function race<const Fns extends readonly (() => unknown)[]>(
   if (list.length === 0) throw new TypeError("race needs at least one function: none would ever win");
   const token = new CancelToken(CancelToken.current() ?? null);
   const errors: unknown[] = [];
-  let winner: { value: unknown; token: CancelToken } | null = null;
-  const decide = () => token.cancel(abortError("The race is decided"));
+  let winner = null as { value: unknown } | null;
+  const running = new Set<CancelToken>();
+  // Each loser, not the token around them: what the winner has set up goes on in that when the race is over.
+  const decide = () => {
+    if (running.size === 0) return;
+    const reason = abortError("The race is decided");
+    for (const loser of running) loser.cancel(reason);
+  };
   try {
     const leaveSignal = joinSignal(token, options.signal);
     await Promise.all(list.map(async (fn) => {
       const own = new CancelToken(token);
+      running.add(own);
       try {
-        const value = await runUnder(own, fn);
+        const value = await runUnder(own, fn).finally(() => running.delete(own));
         // A value decides also after a cancel from outside: that came too late for it.
-        if (winner !== null || errors.length > 0) return await disposeUnclaimed(value, own);
-        winner = { value, token: own };
+        if (winner !== null || errors.length > 0) return await disposeUnclaimed(value, own, winner?.value);
+        winner = { value };
         decide();
       } catch (error) {
         if (isCancellation(error, own)) return;
-        errors.push(error);
+        if (!errors.includes(error)) errors.push(error);
         decide();
       }
     }));
     leaveSignal();
-    const { value, token: own } = (winner ?? {}) as { value?: unknown; token?: CancelToken };
     if (errors.length > 0) {
-      if (own !== undefined) await disposeUnclaimed(value, own).catch((error) => errors.push(error));
+      await disposeUnclaimed(winner?.value, token).catch((error) => errors.push(error));
       throw oneOrAll(errors);
     }
-    if (own === undefined) throw reportedReason(token);
-    return value as Awaited<ReturnType<Fns[number]>>;
+    if (winner === null) throw reportedReason(token);
+    return winner.value as Awaited<ReturnType<Fns[number]>>;
   } finally {
     token.release();
   }

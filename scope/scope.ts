@@ -84,7 +84,7 @@ async function runScope<T>(fn: (scope: Scope) => T | PromiseLike<T>, options?: C
   let value: T | undefined;
   let fulfilled = false;
   try {
-    value = await opened.run(() => fn(opened));
+    value = await enterScope(opened, fn);
     fulfilled = true;
   } catch (error) {
     failScope(opened, error);
@@ -94,6 +94,7 @@ async function runScope<T>(fn: (scope: Scope) => T | PromiseLike<T>, options?: C
 
 // What runScope needs of a scope and programs do not.
 let openScope: (options?: CancelOptions) => Scope;
+let enterScope: <T>(scope: Scope, fn: (scope: Scope) => T | PromiseLike<T>) => Promise<T>;
 let failScope: (scope: Scope, error: unknown) => void;
 let settleScope: (scope: Scope, fulfilled: boolean, value?: unknown) => Promise<unknown>;
 
@@ -112,7 +113,7 @@ export class Scope implements AsyncDisposable {
   readonly #errors: unknown[] = [];
   readonly #cleanups: (() => unknown)[] = [];
   readonly #background = new Set<CancelToken>();
-  /** Children that have not settled, the background ones apart. */
+  /** Children that have not settled, the background ones apart, and functions that are run in the scope. */
   #foreground = 0;
   #onChild: (() => void) | null = null;
   /** Whether a child has ended by a cancellation of this scope. */
@@ -125,6 +126,8 @@ export class Scope implements AsyncDisposable {
 
   static {
     openScope = (options) => new Scope(options);
+    // Asynchronous, so that what it throws at once comes after what the children have thrown before.
+    enterScope = async (scope, fn) => await scope.#token.run(() => fn(scope));
     failScope = (scope, error) => scope.#fail(error, scope.#token);
     settleScope = (scope, fulfilled, value) => scope.#settle(fulfilled, value);
   }
@@ -174,25 +177,25 @@ export class Scope implements AsyncDisposable {
     const token = new CancelToken(this.#token);
     if (background) this.#background.add(token);
     else this.#foreground++;
-    const promise = runUnder(token, fn);
-    promise.then(undefined, (error) => {
-      if (isCancellation(error, this.#token)) this.#cutShort = true;
-      this.#fail(error, token);
-    }).then(() => {
-      if (background) this.#background.delete(token);
-      else this.#foreground--;
-      this.#onChild?.();
-    });
+    const promise = this.#runChild(fn, token);
+    // The scope reports the error; that nobody awaits the task must not end the program.
+    promise.then(undefined, () => {});
     return new Task(promise, token);
   }
 
   /**
    * Runs a function in the scope, without making it a child: its error goes to the caller alone. For the operations of
-   * a block that opened its scope with `await using`.
+   * a block that opened its scope with `await using`. The scope waits for it.
    */
   async run<T>(fn: () => T | PromiseLike<T>): Promise<T> {
     this.#requireOpen("run a function");
-    return await this.#token.run(fn);
+    this.#foreground++;
+    try {
+      return await this.#token.run(fn);
+    } finally {
+      this.#foreground--;
+      this.#onChild?.();
+    }
   }
 
   /**
@@ -226,6 +229,20 @@ export class Scope implements AsyncDisposable {
 
   #requireOpen(what: string): void {
     if (this.#phase === Phase.Settled) throw new TypeError(`The scope has settled: it is too late to ${what}`);
+  }
+
+  async #runChild<T>(fn: () => T | PromiseLike<T>, token: CancelToken): Promise<T> {
+    try {
+      return await runUnder(token, fn);
+    } catch (error) {
+      if (isCancellation(error, this.#token)) this.#cutShort = true;
+      this.#fail(error, token);
+      // In a cancelled scope its own cancellation is no news: whoever awaits it is to see the scope's.
+      throw this.#token.cancelled && isCancellation(error, token) ? this.#token.reason : error;
+    } finally {
+      if (!this.#background.delete(token)) this.#foreground--;
+      this.#onChild?.();
+    }
   }
 
   /** Takes note of an error, unless it is a cancellation or the same one again, and cancels the rest. */
@@ -273,7 +290,8 @@ export class Scope implements AsyncDisposable {
     try {
       await runUnder(shield, cleanup);
     } catch (error) {
-      this.#fail(error, shield);
+      // The scope's cancellation can come by what a cleanup awaits.
+      this.#fail(error, this.#token);
     }
   }
 }
