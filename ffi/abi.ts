@@ -6,7 +6,7 @@
  */
 
 /** What `rs_abi` of a helper that fits this table returns. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 /** The symbols of `native/ringscope.c`. */
 export const symbols = {
@@ -34,6 +34,8 @@ export const symbols = {
   rs_close: { parameters: ["i32"], result: "i32" },
   /** `i32 rs_fstat(i32 fd, u64 *mode_and_size)` */
   rs_fstat: { parameters: ["i32", "buffer"], result: "i32" },
+  /** `i32 rs_seek(i32 fd, i64 *offset, i32 whence)` */
+  rs_seek: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   /** `i32 rs_socket(i32 domain, i32 type, i32 protocol)` */
   rs_socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   /** `i32 rs_socketpair(i32 domain, i32 type, i32 *fds)` */

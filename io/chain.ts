@@ -13,8 +13,8 @@ import { driverOf, type Ring } from "../ring/ring.ts";
 import { AT_FDCWD, CURRENT_POSITION, MAX_TRANSFER_BYTES, Op, Sqe } from "../ring/uring_abi.ts";
 import { timeout } from "../scope/timeout.ts";
 import type { Descriptor } from "./descriptor.ts";
-import { creationMode, descriptorOfFile, File, openFlags, requireOpen } from "./file.ts";
-import { pathBytes, toPath } from "./path.ts";
+import { creationMode, describeOpen, descriptorOfFile, File, openFlags, requireOpen } from "./file.ts";
+import { toPath } from "./path.ts";
 import { descriptorOfPipeEnd, PipeReader, PipeWriter } from "./pipe.ts";
 import { Conn, descriptorOfConn } from "./tcp.ts";
 
@@ -344,10 +344,7 @@ function makeRequest(driver: Driver, link: Link, places: readonly number[]): Req
     request.pollable = on.traits.pollable;
   }
   if (link.path !== undefined) {
-    request.argument = pathBytes(link.path);
-    request.subject = { path: link.path };
-    request.opFlags = link.flags!;
-    request.length = link.mode!;
+    describeOpen(request, link.path, link.flags!, link.mode!);
   }
   if (link.buffer !== undefined) {
     request.view = link.buffer;

@@ -6,12 +6,13 @@
 import type { Driver } from "../ring/driver.ts";
 import { Errno } from "../ring/errno.ts";
 import type { SystemErrorFields } from "../ring/errors.ts";
-import type { OperationOptions } from "../ring/request.ts";
+import { OperandWord } from "../ring/operations.ts";
+import type { OperationOptions, Request } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { AT_FDCWD, CURRENT_POSITION, Op, Sqe } from "../ring/uring_abi.ts";
 import { born } from "../scope/ownership.ts";
 import { Descriptor, fstat, isFifo, traitsOf } from "./descriptor.ts";
-import { pathBytes, toPath } from "./path.ts";
+import { pathOperand, toPath } from "./path.ts";
 import { requirePath } from "./permissions.ts";
 
 /** Options of {@linkcode open}: those of `Deno.open`, and the operation's own. */
@@ -118,12 +119,21 @@ function startOpen(
 ): Promise<number> {
   const request = driver.request(Op.OPENAT2, "open");
   request.fd = AT_FDCWD;
-  request.argument = pathBytes(path);
-  request.opFlags = flags | O_CLOEXEC;
-  request.length = mode;
+  describeOpen(request, path, flags | O_CLOEXEC, mode);
   request.sqeFlags = sqeFlags;
-  request.subject = { path };
   return driver.start(request, options);
+}
+
+/** Makes a request that of opening a path. */
+export function describeOpen(request: Request, path: string, flags: number, mode: number): void {
+  const OPEN_HOW_BYTES = 24;
+  const how = new BigUint64Array([BigInt(flags), BigInt(mode), 0n]);
+  request.operands = [
+    pathOperand(path),
+    { word: OperandWord.Address2, bytes: OPEN_HOW_BYTES, input: new Uint8Array(how.buffer) },
+  ];
+  request.length = OPEN_HOW_BYTES;
+  request.subject = { path };
 }
 
 /** Gives the library the descriptor of a file, which programs don't see. */

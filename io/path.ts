@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { type Operand, OperandWord } from "../ring/operations.ts";
 
 /** The path of a string or a `file:` URL. */
 export function toPath(path: string | URL): string {
@@ -19,7 +20,8 @@ export function toPath(path: string | URL): string {
 
 const encoder = new TextEncoder();
 
-/** A path's bytes, with the NUL that ends them. */
-export function pathBytes(path: string): Uint8Array<ArrayBuffer> {
-  return encoder.encode(path + "\0");
+/** A path as a request names it. */
+export function pathOperand(path: string, word: OperandWord = OperandWord.Address): Operand {
+  const input = encoder.encode(path + "\0");
+  return { word, bytes: input.byteLength, input };
 }

@@ -5,7 +5,8 @@
  */
 import type { Driver } from "../ring/driver.ts";
 import { systemError } from "../ring/errors.ts";
-import type { OperationOptions, Request } from "../ring/request.ts";
+import { OperandWord } from "../ring/operations.ts";
+import type { OperationOptions } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { CURRENT_POSITION, Op } from "../ring/uring_abi.ts";
 import { born } from "../scope/ownership.ts";
@@ -20,6 +21,8 @@ const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
 const SO_REUSEPORT = 15;
 const DEFAULT_BACKLOG = 511;
+/** The size of `struct sockaddr_storage`. */
+const ADDRESS_BYTES = 128;
 
 /** Gives the library the descriptor of a connection, which programs don't see. */
 export let descriptorOfConn: (conn: Conn<Deno.Addr>) => Descriptor;
@@ -141,17 +144,22 @@ export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
    */
   async accept(options?: OperationOptions): Promise<Conn> {
     const request = this.#descriptor.request(Op.ACCEPT, "accept");
+    const address = new Uint8Array(ADDRESS_BYTES);
+    const length = new Uint8Array(new Uint32Array([ADDRESS_BYTES]).buffer);
+    request.operands = [
+      { word: OperandWord.Address, bytes: ADDRESS_BYTES, output: address },
+      { word: OperandWord.Address2, bytes: 4, input: length },
+    ];
     request.opFlags = SOCK_CLOEXEC;
     request.pollable = true;
-    request.decode = this.#accepted;
+    request.decode = ({ result }) => this.#accepted(result, decodeAddress(address));
     return born(await this.#descriptor.driver.start<Conn>(request, options));
   }
 
-  readonly #accepted = (request: Request): Conn => {
-    const remoteAddr = decodeAddress(request.argument!);
+  #accepted(fd: number, remoteAddr: Deno.NetAddr): Conn {
     const subject = { address: showAddress(remoteAddr.hostname, remoteAddr.port) };
-    return new Conn(new Descriptor(request.result, "connection", this.#ring, socketTraits, subject), null, remoteAddr);
-  };
+    return new Conn(new Descriptor(fd, "connection", this.#ring, socketTraits, subject), null, remoteAddr);
+  }
 
   /** Stops listening; an accept in flight rejects with `Deno.errors.BadResource`. Twice is once. */
   close(): Promise<void> {
@@ -240,7 +248,8 @@ async function connectTo(driver: Driver, address: Uint8Array, options: ConnectOp
   const descriptor = new Descriptor(fd, "connection", options.ring, socketTraits, subject);
   try {
     const request = descriptor.request(Op.CONNECT, "connect");
-    request.argument = address;
+    request.operands = [{ word: OperandWord.Address, bytes: address.byteLength, input: address }];
+    request.offset = address.byteLength;
     request.pollable = true;
     await driver.start(request, options);
   } catch (error) {
@@ -344,7 +353,7 @@ export function socketpair(options: SocketpairOptions = {}): [Conn<Deno.UnixAddr
 }
 
 function localAddress(driver: Driver, fd: number): Deno.NetAddr {
-  const bytes = new Uint8Array(128);
+  const bytes = new Uint8Array(ADDRESS_BYTES);
   const length = driver.native.rs_socket_name(fd, 0, bytes, bytes.byteLength);
   if (length < 0) throw systemError(length, "getsockname");
   return decodeAddress(bytes.subarray(0, length));

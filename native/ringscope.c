@@ -10,7 +10,7 @@
 #include "uring_abi.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 enum { EINTR = 4, EINVAL = 22 };
 enum { PROT_READ_WRITE = 3, MAP_SHARED_POPULATE = 0x8001, MAP_PRIVATE_ANONYMOUS = 0x22, MADV_DONTFORK = 10 };
@@ -207,6 +207,16 @@ EXPORT i32 rs_fstat(i32 fd, u64 *mode_and_size)
 		mode_and_size[1] = *(u64 *)(statx + 40);
 	}
 	return (i32)result;
+}
+
+/* Moves an open file's position; there is no request for it, and it never waits. */
+EXPORT i32 rs_seek(i32 fd, i64 *offset, i32 whence)
+{
+	long at = syscall3(SYS_lseek, fd, *offset, whence);
+	if (is_error(at))
+		return (i32)at;
+	*offset = at;
+	return 0;
 }
 
 EXPORT i32 rs_socket(i32 domain, i32 type, i32 protocol)

@@ -24,7 +24,7 @@ import {
   RequestState,
   SignalLink,
 } from "./request.ts";
-import { Op, Sqe } from "./uring_abi.ts";
+import { CqeFlag, Op, Sqe } from "./uring_abi.ts";
 import { Uring, type UringOptions } from "./uring.ts";
 
 /** One completion as the kernel reported it; see `Ring.onCompletion`. */
@@ -525,18 +525,25 @@ export class Driver implements RequestHost {
     }
   }
 
-  readonly #onCompletion = (userDataLow: number, userDataHigh: number, result: number): void => {
+  readonly #onCompletion = (userDataLow: number, userDataHigh: number, result: number, flags: number): void => {
     const request = this.#slots[userDataLow];
     if (!request || (userDataHigh >>> KIND_BITS) !== this.#generations[userDataLow]) {
       throw new Error(`BUG: a CQE for slot ${userDataLow}, which is not in flight, with result ${result}`);
     }
-    request.outstanding--;
-    this.#owed--;
     const kind: CqeKind = userDataHigh & 2 ** KIND_BITS - 1;
     if (this.observer !== null) observe(this.observer, request.operation, kind, result);
+    if ((flags & CqeFlag.MORE) !== 0) {
+      // Of a zero-copy send this is the result, and the last CQE only says that its memory is free.
+      if (request.onShot === null) request.result = result;
+      else request.onShot(result, flags);
+      return;
+    }
+    request.outstanding--;
+    this.#owed--;
     switch (kind) {
       case CqeKind.Request:
-        request.result = result;
+        if ((flags & CqeFlag.NOTIF) === 0) request.result = result;
+        request.cqeFlags = flags;
         request.state = RequestState.Completed;
         complete(request);
         this.#giveBlock(request);

@@ -160,6 +160,7 @@ export const Errno = {
   EINVAL: 22,
   ENFILE: 23,
   EMFILE: 24,
+  ENAMETOOLONG: 36,
   ENOSYS: 38,
   ETIME: 62,
   EALREADY: 114,

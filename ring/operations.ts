@@ -1,6 +1,6 @@
 /**
  * What the opcodes mean: {@linkcode prepare} writes a request's SQE and {@linkcode complete} reads its result. They
- * face each other; an opcode is added in both.
+ * face each other. An opcode that is none of the frequent ones needs neither: its memory is described by operands.
  *
  * @module
  */
@@ -9,23 +9,27 @@ import type { Arena, Block } from "./arena.ts";
 import { isRestart } from "./errors.ts";
 import { Errno } from "./errno.ts";
 import type { Request } from "./request.ts";
-import { MAX_TRANSFER_BYTES, Op, opcodeName, SQE_WORDS } from "./uring_abi.ts";
+import { MAX_TRANSFER_BYTES, Op, SQE_WORDS } from "./uring_abi.ts";
 import type { Uring } from "./uring.ts";
 
 /** Bytes of scratch memory beside each SQE, for what the kernel copies when it takes the SQE. */
-export const SCRATCH_BYTES = 128;
+export const SCRATCH_BYTES = 16;
 
 /** Up to here, copying byte by byte beats making a view for `set`. */
 const SHORT_COPY_BYTES = 64;
 
-/** Where in an ACCEPT's block the address's length stands, behind the address. */
-const ACCEPT_LENGTH_AT = 128;
+/** Operands begin at multiples of this, as the kernel's structs need it. */
+const OPERAND_ALIGNMENT = 16;
 
 /** Writes a request's SQE into the next free place of the SQ; 0, or a negative errno and nothing has been written. */
 export function prepare(request: Request, uring: Uring, arena: Arena): number {
-  const { opcode } = request;
+  const { opcode, operands } = request;
   const words = uring.sqes;
   const at = uring.nextSqe * SQE_WORDS;
+  if (request.words !== null) {
+    words.set(request.words, at);
+    return operands === null ? 0 : layOperands(request, operands, words, at, arena);
+  }
   let offsetLow = 0;
   let offsetHigh = 0;
   let addressLow = 0;
@@ -58,72 +62,30 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
       }
       break;
     }
-    case Op.ACCEPT: {
-      const taken = arena.take(ACCEPT_LENGTH_AT + 4);
-      if (typeof taken === "number") return taken;
-      request.block = taken;
-      new DataView(taken.bytes.buffer, taken.bytes.byteOffset).setUint32(ACCEPT_LENGTH_AT, ACCEPT_LENGTH_AT, true);
-      addressLow = taken.addressLow;
-      addressHigh = taken.addressHigh;
-      offsetLow = taken.addressLow + ACCEPT_LENGTH_AT;
-      offsetHigh = taken.addressHigh;
-      break;
-    }
-    case Op.CONNECT: {
-      const address = request.argument!;
-      uring.scratch.set(address, uring.nextSqe * SCRATCH_BYTES);
-      [addressLow, addressHigh] = uring.scratchAddress();
-      offsetLow = address.byteLength;
-      break;
-    }
-    case Op.OPENAT2: {
-      const path = request.argument!;
-      if (path.byteLength > MAX_TRANSFER_BYTES) return -36; // ENAMETOOLONG, as the kernel would say of less
-      const taken = arena.take(path.byteLength);
-      if (typeof taken === "number") return taken;
-      request.block = taken;
-      taken.bytes.set(path);
-      addressLow = taken.addressLow;
-      addressHigh = taken.addressHigh;
-      // struct open_how: flags, mode, resolve, each a u64.
-      const how = uring.scratchWords;
-      const scratchAt = uring.nextSqe * (SCRATCH_BYTES / 4);
-      how.fill(0, scratchAt, scratchAt + 6);
-      how[scratchAt] = request.opFlags;
-      how[scratchAt + 2] = request.length;
-      [offsetLow, offsetHigh] = uring.scratchAddress();
-      length = 24;
-      break;
-    }
     case Op.TIMEOUT:
       [addressLow, addressHigh] = writeTimespec(uring, request.durationMs);
       length = 1;
       break;
-    case Op.NOP:
-    case Op.FSYNC:
-    case Op.CLOSE:
-    case Op.SHUTDOWN:
-    case Op.POLL_ADD:
-      break;
     default:
-      throw new Error(`BUG: ${opcodeName(opcode)} has no prepare`);
+      offsetLow = low(request.offset);
+      offsetHigh = request.offset < 0 ? 0xffff_ffff : high(request.offset);
   }
 
-  words[at] = opcode | request.sqeFlags << 8;
+  words[at] = opcode | request.sqeFlags << 8 | request.priority << 16;
   words[at + 1] = request.fd;
   words[at + 2] = offsetLow;
   words[at + 3] = offsetHigh;
   words[at + 4] = addressLow;
   words[at + 5] = addressHigh;
   words[at + 6] = length;
-  words[at + 7] = opcode === Op.OPENAT2 ? 0 : request.opFlags;
-  words[at + 10] = 0;
+  words[at + 7] = request.opFlags;
+  words[at + 10] = request.bufferGroup;
   words[at + 11] = request.fileIndex;
   words[at + 12] = 0;
   words[at + 13] = 0;
   words[at + 14] = 0;
   words[at + 15] = 0;
-  return 0;
+  return operands === null ? 0 : layOperands(request, operands, words, at, arena);
 }
 
 /**
@@ -139,29 +101,100 @@ export function complete(request: Request): void {
         copyOut(request, request.block!, request.view!, request.result);
       }
       break;
-    case Op.ACCEPT:
-      if (request.result >= 0) {
-        const { bytes } = request.block!;
-        const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(ACCEPT_LENGTH_AT, true);
-        request.argument = bytes.slice(0, Math.min(length, ACCEPT_LENGTH_AT));
-      }
-      break;
     case Op.TIMEOUT:
       if (request.result === -Errno.ETIME) request.result = 0;
       break;
-    case Op.NOP:
-    case Op.WRITE:
-    case Op.SEND:
-    case Op.CONNECT:
-    case Op.OPENAT2:
-    case Op.FSYNC:
-    case Op.CLOSE:
-    case Op.SHUTDOWN:
-    case Op.POLL_ADD:
-      break;
-    default:
-      throw new Error(`BUG: ${opcodeName(request.opcode)} has no complete`);
   }
+  if (request.operands !== null && request.result >= 0) deliverOperands(request, request.operands);
+}
+
+/**
+ * Memory that an SQE names besides a transfer's bytes: a path, an address, a struct that the kernel fills in. All of a
+ * request's operands lie in one block of the arena until its last CQE.
+ */
+export interface Operand {
+  /** The word of the SQE that its address goes to; absent where only another operand points to it. */
+  readonly word?: OperandWord;
+  /** Its size. */
+  readonly bytes: number;
+  /** What the kernel is to find there; zeros where there is less of it than `bytes`. */
+  readonly input?: Uint8Array;
+  /** Where to, after a success, what the kernel has left there goes: `bytes` of it. */
+  readonly output?: Uint8Array;
+  /** Whether only as many bytes as the result says are there: the rest of `output` is left alone. */
+  readonly outputsResult?: boolean;
+  /** Addresses of other operands that stand in this one: at which byte, and which operand. */
+  readonly pointers?: readonly (readonly [at: number, operand: number])[];
+}
+
+/** The places for addresses in an SQE, by their word: `addr2` shares its place with `off`. */
+export enum OperandWord {
+  Address2 = 2,
+  Address = 4,
+  Address3 = 12,
+}
+
+function layOperands(
+  request: Request,
+  operands: readonly Operand[],
+  words: Uint32Array,
+  at: number,
+  arena: Arena,
+): number {
+  let bytes = 0;
+  for (const operand of operands) bytes += aligned(operand.bytes);
+  if (bytes > MAX_TRANSFER_BYTES) return -Errno.ENAMETOOLONG; // as the kernel would say of a shorter path
+  const block = arena.take(bytes);
+  if (typeof block === "number") return block;
+  request.block = block;
+  let start = 0;
+  for (const { word, input, outputsResult, bytes } of operands) {
+    if (input !== undefined) block.bytes.set(input, start);
+    if (!outputsResult) block.bytes.fill(0, start + (input?.byteLength ?? 0), start + bytes);
+    if (word !== undefined) {
+      words[at + word] = low(block.address + start);
+      words[at + word + 1] = high(block.address + start);
+    }
+    start += aligned(bytes);
+  }
+  start = 0;
+  for (const { bytes, pointers } of operands) {
+    for (const [pointerAt, target] of pointers ?? []) {
+      const address = block.address + operandStart(operands, target);
+      const view = new DataView(block.bytes.buffer, block.bytes.byteOffset + start + pointerAt);
+      view.setUint32(0, low(address), true);
+      view.setUint32(4, high(address), true);
+    }
+    start += aligned(bytes);
+  }
+  return 0;
+}
+
+function deliverOperands(request: Request, operands: readonly Operand[]): void {
+  let start = 0;
+  for (const { bytes, output, outputsResult } of operands) {
+    if (output !== undefined) {
+      const filled = outputsResult ? Math.min(bytes, request.result) : bytes;
+      if (output.byteLength < filled) {
+        request.failure = new TypeError(
+          `The buffer was detached or made smaller while ${request.operation} was in flight`,
+        );
+      } else {
+        output.set(request.block!.bytes.subarray(start, start + filled));
+      }
+    }
+    start += aligned(bytes);
+  }
+}
+
+function operandStart(operands: readonly Operand[], index: number): number {
+  let start = 0;
+  for (let i = 0; i < index; i++) start += aligned(operands[i].bytes);
+  return start;
+}
+
+function aligned(bytes: number): number {
+  return Math.ceil(bytes / OPERAND_ALIGNMENT) * OPERAND_ALIGNMENT;
 }
 
 /** Writes milliseconds as a timespec into the scratch memory of the next SQE; returns its address. */

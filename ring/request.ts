@@ -7,6 +7,7 @@
 import { Cancellable, type CancelToken } from "../scope/cancel_token.ts";
 import type { Block } from "./arena.ts";
 import type { Subject } from "./errors.ts";
+import type { Operand } from "./operations.ts";
 
 /**
  * The life of a request, in order. Cancelling is not a state of its own: it is asked for (`cause`) of a request in any
@@ -72,20 +73,26 @@ export class Request extends Cancellable {
   /** The operation's name in errors, such as `"read"`. */
   readonly operation: string;
   fd = -1;
-  /** Position in the file; `CURRENT_POSITION` for the file's own, and for what has none. */
-  offset = -1;
+  /** The SQE's `off`: a transfer's position, or `CURRENT_POSITION` for the file's own and for what has none. */
+  offset = 0;
   /** The SQE's `len`, where the opcode does not derive it from `view`. */
   length = 0;
   /** The SQE's 32 bits of flags that belong to the opcode. */
   opFlags = 0;
   /** The SQE's `IOSQE_*` flags; linking is added by the ring. */
   sqeFlags = 0;
-  /** The SQE's `file_index`: slot + 1 of a direct descriptor. */
+  /** The SQE's `ioprio`: flags of the socket opcodes. */
+  priority = 0;
+  /** The SQE's `buf_group`, or `buf_index`. */
+  bufferGroup = 0;
+  /** The SQE's `file_index`: slot + 1 of a direct descriptor, or what else the opcode has there. */
   fileIndex = 0;
   /** Where read bytes go to, or written ones come from. */
   view: Uint8Array | null = null;
-  /** A NUL-terminated path, a socket address, whatever the opcode takes by address. */
-  argument: Uint8Array | null = null;
+  /** Other memory that the opcode takes by address. */
+  operands: readonly Operand[] | null = null;
+  /** All 16 words of the SQE, for requests that are written by hand; its user data and operands are filled in. */
+  words: Uint32Array | null = null;
   subject: Subject | undefined = undefined;
   owner: RequestOwner | null = null;
   /** The lane it waits in for its turn, and in whose name, if not its own. */
@@ -108,6 +115,8 @@ export class Request extends Cancellable {
   group: LinkedRequests | null = null;
   /** Makes the promise's value of the result, which is not negative. Default: the result. */
   decode: ((request: Request) => unknown) | null = null;
+  /** Takes each result but the last of a request that completes again and again. */
+  onShot: ((result: number, cqeFlags: number) => void) | null = null;
   /** What the caller gave, for requests that may have to go on, and since when a `timeout` counts. */
   options: OperationOptions | undefined = undefined;
   startedMs = 0;
@@ -124,6 +133,8 @@ export class Request extends Cancellable {
   timerArmed = false;
   timerFired = false;
   result = 0;
+  /** The flags of its CQE, `IORING_CQE_F_*`. */
+  cqeFlags = 0;
   block: Block | null = null;
   /** Where in the block its bytes begin: not 0 only where the links of a chain share one. */
   blockOffset = 0;

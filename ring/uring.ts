@@ -37,7 +37,6 @@ export class Uring {
   /** All CQEs, as words. */
   readonly cqes: Int32Array;
   /** `SCRATCH_BYTES` beside each SQE, for what the kernel copies when it takes that SQE. */
-  readonly scratch: Uint8Array;
   readonly scratchWords: Uint32Array;
 
   readonly #native: Native;
@@ -104,7 +103,6 @@ export class Uring {
       throw systemError(scratch, "mmap");
     }
     this.#scratchMapping = scratch;
-    this.scratch = new Uint8Array(scratch.buffer);
     this.scratchWords = new Uint32Array(scratch.buffer);
   }
 
@@ -200,7 +198,7 @@ export class Uring {
    * Calls `handle` with every completion that is there, those included that the kernel holds back because the CQ was
    * full; returns how many there were.
    */
-  reap(handle: (userDataLow: number, userDataHigh: number, result: number) => void): number {
+  reap(handle: (userDataLow: number, userDataHigh: number, result: number, flags: number) => void): number {
     let reaped = 0;
     for (;;) {
       let head = this.#cqHead;
@@ -212,7 +210,7 @@ export class Uring {
             const at = (head & this.#cqMask) * CQE_WORDS;
             head = head + 1 | 0;
             reaped++;
-            handle(cqes[at] >>> 0, cqes[at + 1] >>> 0, cqes[at + 2]);
+            handle(cqes[at] >>> 0, cqes[at + 1] >>> 0, cqes[at + 2], cqes[at + 3]);
           }
         } finally {
           this.#cqHead = head;
