@@ -9,7 +9,10 @@ import { Lane, type OperationOptions, type Request, type RequestOwner } from "..
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { CancelToken } from "../scope/cancel_token.ts";
 import { type Subject, withBytesWritten } from "../ring/errors.ts";
-import { CURRENT_POSITION, MAX_TRANSFER_BYTES, Op } from "../ring/uring_abi.ts";
+import { BUFFER_GROUP } from "../ring/buffer_ring.ts";
+import { Errno } from "../ring/errno.ts";
+import { Multishot } from "../ring/multishot.ts";
+import { CURRENT_POSITION, MAX_TRANSFER_BYTES, Op, SocketFlag, Sqe } from "../ring/uring_abi.ts";
 
 /** What reads and writes need to know of what is behind a descriptor. */
 export interface DescriptorTraits {
@@ -69,8 +72,21 @@ export class Descriptor implements RequestOwner {
 
   /** A request on this descriptor. */
   request(opcode: number, operation: string): Request {
+    this.#requireOpen(operation);
+    return this.#own(this.driver.request(opcode, operation));
+  }
+
+  /** A request that moves bytes. */
+  #transfer(opcode: number, operation: string): Request {
+    this.#requireOpen(operation);
+    return this.#own(this.driver.transfer(opcode, operation));
+  }
+
+  #requireOpen(operation: string): void {
     if (this.#closing !== null) throw new Deno.errors.BadResource(`The ${this.kind} is closed: ${operation}`);
-    const request = this.driver.request(opcode, operation);
+  }
+
+  #own(request: Request): Request {
     request.fd = this.fd;
     request.owner = this;
     request.subject = this.subject;
@@ -92,7 +108,7 @@ export class Descriptor implements RequestOwner {
 
   #readRequest(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
     const { socket, pollable, seekable } = this.traits;
-    const request = this.request(socket ? Op.RECV : Op.READ, "read");
+    const request = this.#transfer(socket ? Op.RECV : Op.READ, "read");
     request.view = p;
     request.length = p.byteLength;
     request.pollable = pollable;
@@ -159,7 +175,7 @@ export class Descriptor implements RequestOwner {
 
   #writeRequest(p: Uint8Array, offset: number): Request {
     const { socket, pollable, seekable } = this.traits;
-    const request = this.request(socket ? Op.SEND : Op.WRITE, "write");
+    const request = this.#transfer(socket ? Op.SEND : Op.WRITE, "write");
     request.view = p;
     request.length = p.byteLength;
     request.pollable = pollable;
@@ -190,6 +206,32 @@ export class Descriptor implements RequestOwner {
       if (filled > 0) this.#unread.unshift(bytes.slice(0, filled));
       throw error;
     }
+  }
+
+  /** What arrives, as it arrives: by one RECV after another, or by one for all where the kernel has that. */
+  chunks(): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+    const pool = this.driver.features.multishotReceive ? this.driver.bufferRing : null;
+    if (pool === null) return this.#chunksByRead();
+    const multishot = new Multishot<Uint8Array<ArrayBuffer>>(this.driver, {
+      request: () => {
+        const request = this.request(Op.RECV, "read");
+        request.priority = SocketFlag.RECV_MULTISHOT;
+        request.sqeFlags = Sqe.BUFFER_SELECT;
+        request.bufferGroup = BUFFER_GROUP;
+        request.pollable = true;
+        request.lane = this.#readLane ??= new Lane();
+        return request;
+      },
+      decode: (bytes, flags) => bytes === 0 ? undefined : pool.take(flags >>> 16, bytes),
+      discard: (bytes) => this.unread(bytes),
+      survives: (result) => result === -Errno.ENOBUFS,
+    });
+    return multishot;
+  }
+
+  async *#chunksByRead(): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+    const buffer = new Uint8Array(FIRST_CHUNK_BYTES);
+    for (let n; (n = await this.read(buffer, CURRENT_POSITION)) !== null;) yield buffer.slice(0, n);
   }
 
   unread(bytes: Uint8Array<ArrayBuffer>): void {
@@ -223,7 +265,7 @@ export class Descriptor implements RequestOwner {
 
   /** Delivers bytes that were kept, by the same laws as a request: what is cancelled rejects. */
   #readUnread(p: Uint8Array, options?: OperationOptions): Promise<number> {
-    if (this.#closing !== null) throw new Deno.errors.BadResource(`The ${this.kind} is closed: read`);
+    this.#requireOpen("read");
     this.driver.admit(options);
     const bytes = this.#unread[0];
     const n = Math.min(p.byteLength, bytes.byteLength);

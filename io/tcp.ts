@@ -99,6 +99,11 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
     return this.#descriptor.writeAll(p, options);
   }
 
+  /** What arrives, chunk by chunk as it arrives. */
+  chunks(): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+    return this.#descriptor.chunks();
+  }
+
   /** Tells the other end that no more bytes will come; reading goes on (`IORING_OP_SHUTDOWN`). */
   async closeWrite(options?: OperationOptions): Promise<void> {
     const SHUT_WR = 1;

@@ -8,10 +8,12 @@ import { clearImmediate, setImmediate } from "node:timers";
 import { type Native, native } from "../ffi/load.ts";
 import { type Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
 import { Arena } from "./arena.ts";
+import { BufferRing } from "./buffer_ring.ts";
 import { DirectDescriptors } from "./direct_descriptors.ts";
 import { Doorbell, type DoorbellKind } from "./doorbell.ts";
 import { Errno } from "./errno.ts";
 import { isCancelled, systemError, withBytesWritten } from "./errors.ts";
+import { Features } from "./features.ts";
 import { complete, prepare, writeTimespec } from "./operations.ts";
 import {
   Cause,
@@ -59,6 +61,9 @@ const LOOP_CHECK_FLUSHES = 32;
 const IMMEDIATE_CANCEL_TRIES = 8;
 const CANCEL_RETRY_MS = 1;
 
+/** Opcodes up to this one are in every kernel that we run on. */
+const NEWEST_FLOOR_OPCODE = Op.URING_CMD;
+
 /** What a link of a chain rejects with that the kernel passed over, because one before it failed or was short. */
 export const skipped: unique symbol = Symbol("skipped");
 
@@ -68,7 +73,10 @@ export class Driver implements RequestHost {
   readonly #uring: Uring;
   readonly #arena: Arena;
   readonly #doorbell: Doorbell;
+  /** What its kernel can do. */
+  readonly features: Features;
   #directDescriptors: DirectDescriptors | null = null;
+  #bufferRing: BufferRing | null | undefined = undefined;
 
   /** Requests (of chains, the heads) that wait for room in the SQ, from `#queueHead` on. */
   #queue: Request[] = [];
@@ -83,6 +91,8 @@ export class Driver implements RequestHost {
   readonly #generations: number[] = [];
   readonly #freeSlots: number[] = [];
 
+  /** Transfers that are to be used again. */
+  readonly #spares: Request[] = [];
   #inFlight = 0;
   /** CQEs that the kernel owes. */
   #owed = 0;
@@ -107,6 +117,7 @@ export class Driver implements RequestHost {
     this.#native = native();
     this.#uring = new Uring(this.#native, options);
     this.#arena = new Arena(this.#native);
+    this.features = new Features(this.#native, this.#uring.fd, options.kernel);
     try {
       this.#doorbell = new Doorbell(this.#native, this.#uring, this.#onDoorbell, doorbellKind);
     } catch (error) {
@@ -156,9 +167,34 @@ export class Driver implements RequestHost {
     return this.#directDescriptors ??= new DirectDescriptors(this.#native, this.#uring.fd);
   }
 
+  /** The pool of provided buffers, registered on first use; `null` where the kernel has none. */
+  get bufferRing(): BufferRing | null {
+    this.#requireOpen();
+    if (this.#bufferRing === undefined) {
+      const registered = BufferRing.register(this.#native, this.#uring.fd);
+      this.#bufferRing = typeof registered === "number" ? null : registered;
+    }
+    return this.#bufferRing;
+  }
+
   /** A new request of this ring. */
   request(opcode: number, operation: string): Request {
     return new Request(this, opcode, operation);
+  }
+
+  /**
+   * A request that moves bytes and is no part of a chain; `fd`, `owner`, `subject`, `view`, `length`, `offset` and
+   * `pollable` must be set.
+   */
+  transfer(opcode: number, operation: string): Request {
+    const spare = this.#spares.pop();
+    if (spare !== undefined) {
+      spare.renew(opcode, operation);
+      return spare;
+    }
+    const request = new Request(this, opcode, operation);
+    request.renewable = true;
+    return request;
   }
 
   /** Starts a request; settles when its last CQE is in. */
@@ -168,11 +204,9 @@ export class Driver implements RequestHost {
     } catch (error) {
       return Promise.reject(error);
     }
-    return new Promise<unknown>((resolve, reject) => {
-      request.resolve = resolve;
-      request.reject = reject;
-      this.#enqueue(request);
-    }) as Promise<T>;
+    const promise = promiseOf(request);
+    this.#enqueue(request);
+    return promise as Promise<T>;
   }
 
   /**
@@ -185,10 +219,7 @@ export class Driver implements RequestHost {
     const promises = links.map((link, i) => {
       link.group = group;
       link.nextLink = links[i + 1] ?? null;
-      return new Promise<unknown>((resolve, reject) => {
-        link.resolve = resolve;
-        link.reject = reject;
-      });
+      return promiseOf(link);
     });
     this.#enqueue(links[0]);
     return promises;
@@ -237,6 +268,7 @@ export class Driver implements RequestHost {
     // A request that outlived its last CQE is a bug; its memory is then left to it on purpose.
     if (!this.#uring.close()) return;
     this.#arena.close();
+    this.#bufferRing?.unmap();
   }
 
   #cancelAll(reason: unknown, which: (request: Request) => boolean): void {
@@ -443,7 +475,9 @@ export class Driver implements RequestHost {
     }
     let pushed = 0;
     for (let link: Request | null = head; link !== null; link = link.nextLink) {
-      const result = prepare(link, uring, this.#arena);
+      const known = link.opcode <= NEWEST_FLOOR_OPCODE || this.features.supports(link.opcode);
+      if (!known) link.failure = this.features.unsupported(link.opcode, link.operation);
+      const result = known ? prepare(link, uring, this.#arena) : -Errno.ENOSYS;
       if (result < 0) {
         uring.rewind(pushed);
         this.#failUnsent(head, link.failure ?? systemError(result, link.operation, link.subject));
@@ -602,6 +636,10 @@ export class Driver implements RequestHost {
     }
     if (this.#inFlight > 0) {
       settlePromise(request);
+      if (request.renewable && request.plain) {
+        request.view = null;
+        this.#spares.push(request);
+      }
     } else if (this.#doorbell.rest()) {
       this.#lastSettled.push(request);
     } else {
@@ -609,6 +647,19 @@ export class Driver implements RequestHost {
       this.#onIdle?.();
     }
   }
+}
+
+let promised: Request;
+
+/** The promise of a request. The one executor for all spares each a closure. */
+function promiseOf(request: Request): Promise<unknown> {
+  promised = request;
+  return new Promise(capture);
+}
+
+function capture(resolve: (value: unknown) => void, reject: (reason: unknown) => void): void {
+  promised.resolve = resolve;
+  promised.reject = reject;
 }
 
 /** Whether a LINK_TIMEOUT has cancelled its operation, or need not any more. */

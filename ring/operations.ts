@@ -9,7 +9,7 @@ import type { Arena, Block } from "./arena.ts";
 import { isRestart } from "./errors.ts";
 import { Errno } from "./errno.ts";
 import type { Request } from "./request.ts";
-import { MAX_TRANSFER_BYTES, Op, SQE_WORDS } from "./uring_abi.ts";
+import { MAX_TRANSFER_BYTES, Op, Sqe, SQE_WORDS } from "./uring_abi.ts";
 import type { Uring } from "./uring.ts";
 
 /** Bytes of scratch memory beside each SQE, for what the kernel copies when it takes the SQE. */
@@ -44,6 +44,7 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
       /* falls through */
     case Op.RECV:
     case Op.SEND: {
+      if ((request.sqeFlags & Sqe.BUFFER_SELECT) !== 0) break;
       const view = request.view!;
       if (view.byteLength < request.length) return refuseBuffer(request);
       length = Math.min(request.length, MAX_TRANSFER_BYTES);
@@ -97,7 +98,7 @@ export function complete(request: Request): void {
   switch (request.opcode) {
     case Op.READ:
     case Op.RECV:
-      if (request.result > 0) {
+      if (request.result > 0 && request.block !== null) {
         copyOut(request, request.block!, request.view!, request.result);
       }
       break;

@@ -67,11 +67,14 @@ export interface RequestHost {
   cancelRequest(request: Request, cause: Cause, reason: unknown): void;
 }
 
-/** One request. Fields are set once by whoever makes it, up to `decode`; the rest is the ring's. */
+/**
+ * One request. Fields are set once by whoever makes it, up to `decode`; the rest is the ring's. Plain transfers are used
+ * again: at some hundred thousand of them a second, fresh memory is what costs most.
+ */
 export class Request extends Cancellable {
-  readonly opcode: number;
+  opcode: number;
   /** The operation's name in errors, such as `"read"`. */
-  readonly operation: string;
+  operation: string;
   fd = -1;
   /** The SQE's `off`: a transfer's position, or `CURRENT_POSITION` for the file's own and for what has none. */
   offset = 0;
@@ -106,6 +109,8 @@ export class Request extends Cancellable {
   timeoutMs = -1;
   /** Whether it waits by poll, where a LINK_TIMEOUT reaches it; one that blocks in a worker needs a TIMEOUT. */
   pollable = false;
+  /** Whether it is a transfer on its own, made by `Driver.transfer`. */
+  renewable = false;
   /** Whether tokens reach it. A close is not to be cancelled. */
   cancellable = true;
   /** The next link of its chain, and whether that one runs whatever becomes of this one. */
@@ -152,6 +157,30 @@ export class Request extends Cancellable {
     this.#host = host;
     this.opcode = opcode;
     this.operation = operation;
+  }
+
+  /**
+   * Whether a transfer has come and gone so plainly that nothing can still refer to it: no cancel, timer or signal has
+   * to do with it, and nobody goes on with what it left.
+   */
+  get plain(): boolean {
+    return this.cause === Cause.None && this.result >= 0 && this.failure === null && this.timeoutMs < 0 &&
+      this.signalLink === null && !(this.keepsLaneIfShort && this.result < this.length);
+  }
+
+  /** Makes a plain transfer a new one, with every field that transfers use as it was at first. */
+  renew(opcode: number, operation: string): void {
+    this.opcode = opcode;
+    this.operation = operation;
+    this.opFlags = 0;
+    this.lane = null;
+    this.laneHolder = null;
+    this.keepsLaneIfShort = false;
+    this.decode = null;
+    this.options = undefined;
+    this.token = undefined;
+    this.state = RequestState.Queued;
+    this.slot = -1;
   }
 
   /** Called by the token it has joined. */

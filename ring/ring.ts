@@ -8,6 +8,7 @@ import type { DoorbellKind } from "./doorbell.ts";
 import { type Completion, Driver } from "./driver.ts";
 import { Errno, errnoTable } from "./errno.ts";
 import { IoUringUnavailableError } from "./errors.ts";
+import { Op } from "./uring_abi.ts";
 
 /** How a ring is set up. */
 export interface RingOptions {
@@ -30,6 +31,8 @@ export interface RingOptions {
    * the runtime's pool waits). Default: the pipe where the runtime can adopt one, else the thread.
    */
   doorbell?: DoorbellKind;
+  /** Use nothing that is younger than this release of Linux, such as `"5.19"`: for testing what older kernels do. */
+  kernel?: string;
 }
 
 /** Gives the library the driver of a ring, which programs don't see. */
@@ -76,12 +79,15 @@ export class Ring implements AsyncDisposable {
       MAX_COMPLETION_ENTRIES,
     );
     const sqpollIdleMs = integerWithin("sqpollIdleMs", options.sqpollIdleMs ?? 100, 1, 2 ** 31 - 1);
-    const { doorbell, sqpoll = false } = options;
+    const { doorbell, sqpoll = false, kernel } = options;
+    if (kernel !== undefined && !/^\d+\.\d+$/.test(kernel)) {
+      throw new TypeError(`kernel must be a release such as "5.19", not ${JSON.stringify(kernel)}`);
+    }
     if (doorbell !== undefined && doorbell !== "pipe" && doorbell !== "thread") {
       throw new TypeError(`doorbell must be "pipe" or "thread", not ${JSON.stringify(doorbell)}`);
     }
     requireIoUring();
-    return new Ring(new Driver({ entries, cqEntries, sqpoll, sqpollIdleMs }, doorbell));
+    return new Ring(new Driver({ entries, cqEntries, sqpoll, sqpollIdleMs, kernel }, doorbell));
   }
 
   /** Requests that have been made and not settled, whether the kernel has seen them or not. */
@@ -97,6 +103,17 @@ export class Ring implements AsyncDisposable {
   /** The size of the completion queue, as the kernel made it. */
   get completionEntries(): number {
     return this.#driver.uring.cqEntries;
+  }
+
+  /**
+   * Whether the kernel knows an opcode of io_uring.
+   *
+   * @param opcode Its name, such as `"WAITID"`.
+   * @throws {TypeError} If there is no such opcode.
+   */
+  supports(opcode: keyof typeof Op): boolean {
+    if (!Object.hasOwn(Op, opcode)) throw new TypeError(`No opcode is named ${JSON.stringify(opcode)}`);
+    return this.#driver.features.supports(Op[opcode]);
   }
 
   /** Which doorbell this ring has; `undefined` until it first had to sleep. */

@@ -9,6 +9,7 @@ import type { Native } from "../ffi/load.ts";
 import { forget, high, low, Mapping, viewMemory } from "../ffi/memory.ts";
 import { Errno } from "./errno.ts";
 import { systemError, unavailable } from "./errors.ts";
+import { isAtLeast } from "./features.ts";
 import { SCRATCH_BYTES } from "./operations.ts";
 import { CQE_WORDS, Enter, Setup, SQE_WORDS, SqFlag } from "./uring_abi.ts";
 
@@ -22,6 +23,8 @@ export interface UringOptions {
   sqpoll: boolean;
   /** How long that thread polls an empty SQ before it sleeps, in milliseconds. */
   sqpollIdleMs: number;
+  /** The older kernel to behave as, such as `"5.19"`. */
+  kernel?: string;
 }
 
 /** One ring, set up and mapped. */
@@ -59,9 +62,9 @@ export class Uring {
   constructor(native: Native, options: UringOptions) {
     const fields = new BigUint64Array(RingField.count);
     // COOP_TASKRUN does not go with SQPOLL, which has no task to run work in.
-    const optional = options.sqpoll
-      ? Setup.SINGLE_ISSUER | Setup.NO_SQARRAY
-      : Setup.COOP_TASKRUN | Setup.SINGLE_ISSUER | Setup.NO_SQARRAY;
+    let optional = options.sqpoll ? 0 : Setup.COOP_TASKRUN;
+    if (isAtLeast(options.kernel, "6.0")) optional |= Setup.SINGLE_ISSUER;
+    if (isAtLeast(options.kernel, "6.6")) optional |= Setup.NO_SQARRAY;
     fields[RingField.entries] = BigInt(options.entries);
     fields[RingField.cqEntries] = BigInt(options.cqEntries);
     fields[RingField.flags] = BigInt(
