@@ -31,3 +31,4 @@ export type { OperationOptions } from "../ring/request.ts";
 export { defaultRing, Ring, type RingOptions } from "../ring/ring.ts";
 export type { DoorbellKind } from "../ring/doorbell.ts";
 export type { Completion } from "../ring/driver.ts";
+export { Op, type OpcodeName } from "../ring/uring_abi.ts";

@@ -8,7 +8,7 @@ import type { DoorbellKind } from "./doorbell.ts";
 import { type Completion, Driver } from "./driver.ts";
 import { Errno, errnoTable } from "./errno.ts";
 import { IoUringUnavailableError } from "./errors.ts";
-import { Op } from "./uring_abi.ts";
+import { Op, type OpcodeName } from "./uring_abi.ts";
 
 /** How a ring is set up. */
 export interface RingOptions {
@@ -111,7 +111,7 @@ export class Ring implements AsyncDisposable {
    * @param opcode Its name, such as `"WAITID"`.
    * @throws {TypeError} If there is no such opcode.
    */
-  supports(opcode: keyof typeof Op): boolean {
+  supports(opcode: OpcodeName): boolean {
     if (!Object.hasOwn(Op, opcode)) throw new TypeError(`No opcode is named ${JSON.stringify(opcode)}`);
     return this.#driver.features.supports(Op[opcode]);
   }

@@ -72,6 +72,9 @@ export const Op = {
   PIPE: 62,
 } as const;
 
+/** An opcode's name, without `IORING_OP_`. */
+export type OpcodeName = keyof typeof Op;
+
 /** The kernel that brought an opcode, where that is younger than 5.19. */
 export const opcodeSince: ReadonlyMap<number, string> = new Map([
   [Op.SEND_ZC, "6.0"],
