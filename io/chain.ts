@@ -12,7 +12,7 @@ import { Cause, type OperationOptions, type Request } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { AT_FDCWD, CURRENT_POSITION, MAX_TRANSFER_BYTES, Op, Sqe } from "../ring/uring_abi.ts";
 import { timeout } from "../scope/timeout.ts";
-import type { Descriptor } from "./descriptor.ts";
+import { Descriptor } from "./descriptor.ts";
 import { creationMode, describeOpen, descriptorOfFile, File, openFlags, requireOpen } from "./file.ts";
 import { toPath } from "./path.ts";
 import { descriptorOfPipeEnd, PipeReader, PipeWriter } from "./pipe.ts";
@@ -274,6 +274,13 @@ export class Chain<Results extends readonly unknown[]> implements PromiseLike<Re
   async #runLinks(options: ChainOptions): Promise<unknown[]> {
     if (this.#links.length === 0) return [];
     const driver = this.#driver();
+    for (const { on, operation } of this.#links) {
+      if (operation === "read" && on instanceof Descriptor && on.holdsUnread) {
+        throw new TypeError(
+          "Bytes that an earlier read or iteration has left wait here: read them before the chain does",
+        );
+      }
+    }
     const table = this.#opens === 0 ? null : driver.directDescriptors;
     const places = table === null ? [] : await table.take(this.#opens, options.signal);
     const blocks: Block[] = [];

@@ -61,6 +61,11 @@ export class Descriptor implements RequestOwner {
     return this.#closing !== null;
   }
 
+  /** Whether it keeps bytes for the next read that the kernel does not have any more. */
+  get holdsUnread(): boolean {
+    return this.#unread.length > 0;
+  }
+
   /** The driver of its ring, which may be opened by this. */
   get driver(): Driver {
     return this.#driver ??= driverOf(this.#ring);
@@ -208,11 +213,14 @@ export class Descriptor implements RequestOwner {
     }
   }
 
-  /** What arrives, as it arrives: by one RECV after another, or by one for all where the kernel has that. */
+  /**
+   * What arrives, as it arrives. Of sockets it is received by one request for all of it, into buffers that the kernel
+   * takes from the ring's pool, where it can do that; else by one read after another.
+   */
   chunks(): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
-    const pool = this.driver.features.multishotReceive ? this.driver.bufferRing : null;
+    const pool = this.traits.socket && this.driver.features.multishotReceive ? this.driver.bufferRing : null;
     if (pool === null) return this.#chunksByRead();
-    const multishot = new Multishot<Uint8Array<ArrayBuffer>>(this.driver, {
+    const received = new Multishot<Uint8Array<ArrayBuffer>>(this.driver, {
       request: () => {
         const request = this.request(Op.RECV, "read");
         request.priority = SocketFlag.RECV_MULTISHOT;
@@ -224,9 +232,20 @@ export class Descriptor implements RequestOwner {
       },
       decode: (bytes, flags) => bytes === 0 ? undefined : pool.take(flags >>> 16, bytes),
       discard: (bytes) => this.unread(bytes),
-      survives: (result) => result === -Errno.ENOBUFS,
+      retryAfter: (result) => result === -Errno.ENOBUFS ? 0 : undefined,
     });
-    return multishot;
+    const chunks = {
+      next: async () => {
+        if (this.#unread.length === 0) return await received.next();
+        // What an earlier read or iteration has left comes first.
+        this.#requireOpen("read");
+        this.driver.admit(undefined);
+        return { done: false as const, value: this.#unread.shift()! };
+      },
+      return: () => received.return(),
+      [Symbol.asyncIterator]: () => chunks,
+    };
+    return chunks;
   }
 
   async *#chunksByRead(): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {

@@ -4,11 +4,13 @@
  * @module
  */
 import type { Driver } from "../ring/driver.ts";
+import { Errno } from "../ring/errno.ts";
 import { systemError } from "../ring/errors.ts";
+import { Multishot } from "../ring/multishot.ts";
 import { OperandWord } from "../ring/operations.ts";
 import type { OperationOptions } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
-import { CURRENT_POSITION, Op } from "../ring/uring_abi.ts";
+import { CURRENT_POSITION, Op, SocketFlag } from "../ring/uring_abi.ts";
 import { born } from "../scope/ownership.ts";
 import { AF_UNIX, decodeAddress, encodeAddress, familyOf, showAddress } from "./address.ts";
 import { Descriptor, socketTraits } from "./descriptor.ts";
@@ -23,6 +25,25 @@ const SO_REUSEPORT = 15;
 const DEFAULT_BACKLOG = 511;
 /** The size of `struct sockaddr_storage`. */
 const ADDRESS_BYTES = 128;
+
+/** For want of descriptors or memory, how long to wait for others to give some back, in milliseconds. */
+const SHORTAGE_PAUSE_MS = 20;
+/**
+ * Failures of accepting after which the next connection may well be good, and the milliseconds to wait. accept(2): the
+ * error of a connection that was broken before it was accepted is to be passed over.
+ */
+const ACCEPT_RETRIES = new Map<number, number>([
+  [Errno.EMFILE, SHORTAGE_PAUSE_MS],
+  [Errno.ENFILE, SHORTAGE_PAUSE_MS],
+  [Errno.ENOMEM, SHORTAGE_PAUSE_MS],
+  [Errno.ENOBUFS, SHORTAGE_PAUSE_MS],
+  [Errno.EPERM, 0],
+  [Errno.EPROTO, 0],
+  [Errno.ENETDOWN, 0],
+  [Errno.ENETUNREACH, 0],
+  [Errno.ECONNABORTED, 0],
+  [Errno.EHOSTUNREACH, 0],
+]);
 
 /** Gives the library the descriptor of a connection, which programs don't see. */
 export let descriptorOfConn: (conn: Conn<Deno.Addr>) => Descriptor;
@@ -99,7 +120,25 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
     return this.#descriptor.writeAll(p, options);
   }
 
-  /** What arrives, chunk by chunk as it arrives. */
+  /**
+   * What arrives, as it arrives, each chunk an array of its own: by one request for all of it and no buffer of this
+   * connection's while it waits (a multishot `IORING_OP_RECV`, Linux 6.0). For connections that are idle most of the
+   * time; where bytes keep coming, {@linkcode Conn.read} into one buffer is faster. Ends when the other end has finished
+   * sending; reads wait until the iteration has ended, and what has come by then is theirs.
+   *
+   * @throws {Deno.errors.ConnectionReset} And the other classes of `Deno.errors`, with `code`, `errno`, `operation`.
+   *
+   * @example
+   * ```ts
+   * import { socketpair } from "@ringscope/ringscope";
+   *
+   * const [left, right] = socketpair();
+   * await left.writeAll(new Uint8Array(3));
+   * await left.close();
+   * for await (const chunk of right.chunks()) console.log(chunk.byteLength); // 3
+   * await right.close();
+   * ```
+   */
   chunks(): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
     return this.#descriptor.chunks();
   }
@@ -176,19 +215,64 @@ export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
     return this.close();
   }
 
-  /** Accepts one connection after another; ends when the listener is closed. */
-  async *[Symbol.asyncIterator](): AsyncIterableIterator<Conn> {
-    while (!this.#descriptor.closed) {
-      let conn: Conn;
-      try {
-        conn = await this.accept();
-      } catch (error) {
-        if (this.#descriptor.closed && error instanceof Deno.errors.BadResource) return;
-        throw error;
-      }
-      yield conn;
+  /**
+   * Accepts one connection after another, by one request for all of them (a multishot `IORING_OP_ACCEPT`); ends when
+   * the listener is closed. While the process has no descriptor to spare (EMFILE, ENFILE) it waits and tries again.
+   * Connections that have been accepted and not been come for when the iteration ends are closed.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Conn> {
+    const { driver } = this.#descriptor;
+    const accepted = new Multishot<Conn>(driver, {
+      request: () => {
+        const request = this.#descriptor.request(Op.ACCEPT, "accept");
+        request.priority = SocketFlag.ACCEPT_MULTISHOT;
+        request.opFlags = SOCK_CLOEXEC;
+        request.pollable = true;
+        return request;
+      },
+      decode: (fd) => this.#accepted(fd, peerAddress(driver, fd)),
+      discard: (conn) => conn.close(),
+      retryAfter: (result) => ACCEPT_RETRIES.get(-result),
+    });
+    return new Connections(accepted, this.#descriptor);
+  }
+}
+
+/** The connections of a listener: those of its request, each in the scope that came for it, until the listener closes. */
+class Connections implements AsyncIterableIterator<Conn> {
+  readonly #accepted: Multishot<Conn>;
+  readonly #listener: Descriptor;
+
+  constructor(accepted: Multishot<Conn>, listener: Descriptor) {
+    this.#accepted = accepted;
+    this.#listener = listener;
+  }
+
+  async next(): Promise<IteratorResult<Conn, undefined>> {
+    try {
+      const result = await this.#accepted.next();
+      if (!result.done) born(result.value);
+      return result;
+    } catch (error) {
+      if (!this.#listener.closed || !(error instanceof Deno.errors.BadResource)) throw error;
+      return await this.return();
     }
   }
+
+  return(): Promise<IteratorResult<Conn, undefined>> {
+    return this.#accepted.return();
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+}
+
+/** The end of a socket that is not ours: where it is gone already, nowhere. */
+function peerAddress(driver: Driver, fd: number): Deno.NetAddr {
+  const bytes = new Uint8Array(ADDRESS_BYTES);
+  const length = driver.native.rs_socket_name(fd, 1, bytes, bytes.byteLength);
+  return decodeAddress(bytes.subarray(0, Math.max(0, length)));
 }
 
 /** Options of {@linkcode connect}: those of `Deno.connect`, and the operation's own. */

@@ -6,6 +6,7 @@
 import { Cancellable, CancelToken } from "../scope/cancel_token.ts";
 import type { Driver } from "./driver.ts";
 import { Cause, type Request } from "./request.ts";
+import { Op } from "./uring_abi.ts";
 
 /** What one kind of multishot request is about. */
 export interface MultishotSource<T> {
@@ -15,8 +16,8 @@ export interface MultishotSource<T> {
   decode(result: number, cqeFlags: number): T | undefined;
   /** Takes what was brought and nobody has come for. */
   discard(value: T): unknown;
-  /** Whether the request is to be made anew after this final result, which is negative. */
-  survives?(result: number): boolean;
+  /** After how many milliseconds the request is to be made anew, if this final, negative result shall be survived. */
+  retryAfter?(result: number): number | undefined;
 }
 
 /** How many values may wait for someone to come, before the kernel is asked to stop bringing more. */
@@ -24,8 +25,9 @@ const BACKLOG = 64;
 
 /**
  * The values of a multishot request, one at a time. The request is made by the first `next`, and belongs to the scope
- * of that call: when that scope is left, the request is stopped and what it has brought is discarded. Stopped, for
- * that or another reason, it is made anew by the next `next`.
+ * that the iteration was begun in: when that scope is left, the request is stopped and what it has brought is discarded.
+ * A `next` belongs to the scope of its call, which may be an inner one. The request is stopped when that is cancelled,
+ * and made anew by the next `next`.
  */
 export class Multishot<T> implements AsyncIterableIterator<T> {
   readonly #driver: Driver;
@@ -33,6 +35,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   readonly #values: T[] = [];
   readonly #waiters: Waiter<T>[] = [];
   readonly #custodian: Custodian;
+  readonly #scope: CancelToken | undefined;
   #request: Request | null = null;
   /** Settles when the request is back; never rejects. */
   #ended: Promise<void> = Promise.resolve();
@@ -41,6 +44,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   constructor(driver: Driver, source: MultishotSource<T>) {
     this.#driver = driver;
     this.#source = source;
+    this.#scope = CancelToken.current();
     this.#custodian = new Custodian((reason) => this.#clear(reason));
   }
 
@@ -51,10 +55,10 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
       if (this.#values.length > 0) return Promise.resolve({ done: false, value: this.#takeValue() });
       if (this.#done) return Promise.resolve({ done: true, value: undefined });
       return new Promise((resolve, reject) => {
-        const waiter = new Waiter<T>(this, token, resolve, reject);
+        const waiter = new Waiter<T>(this, resolve, reject);
         this.#waiters.push(waiter);
         token?.join(waiter);
-        this.#arm(token);
+        this.#arm();
       });
     } catch (error) {
       return Promise.reject(error);
@@ -93,31 +97,49 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
     return value;
   }
 
-  #arm(token: CancelToken | undefined): void {
+  #arm(): void {
     if (this.#request !== null) return;
     try {
+      const token = CancelToken.resume(this.#scope, () => this.#driver.admit(undefined));
       const request = this.#source.request();
       request.onShot = (result, flags) => this.#bring(result, flags);
-      this.#request = request;
-      // In no scope of its own: the custodian is.
-      this.#ended = CancelToken.resume(undefined, () => this.#driver.start<number>(request)).then(
-        (result) => this.#end(request, result),
-        (error) => this.#end(request, request.result, error),
-      );
+      this.#start(request).then((error) => this.#end(request, error));
       if (this.#custodian.joined === null) token?.join(this.#custodian);
     } catch (error) {
       this.#fail(error);
     }
   }
 
-  #end(request: Request, result: number, error?: unknown): void {
+  /** Starts a request, in no scope of its own: the custodian is. Resolves with its error, or nothing. */
+  #start(request: Request): Promise<unknown> {
+    this.#request = request;
+    const started = CancelToken.resume(undefined, () => this.#driver.start<number>(request));
+    const ended = started.then(() => undefined, (error) => error ?? new Error("No reason was given"));
+    this.#ended = ended.then(() => {});
+    return ended;
+  }
+
+  async #end(request: Request, error: unknown): Promise<void> {
     this.#request = null;
-    if (error === undefined) this.#bring(result, request.cqeFlags);
-    else if (request.cause === Cause.None && !this.#source.survives?.(result)) this.#fail(error);
+    if (error === undefined) {
+      this.#bring(request.result, request.cqeFlags);
+    } else if (request.cause === Cause.None) {
+      const pause = this.#source.retryAfter?.(request.result);
+      if (pause === undefined) this.#fail(error);
+      else if (pause > 0) await this.#pause(pause);
+    }
     if (this.#done) this.#finish();
-    const next = this.#waiters.find((waiter) => !waiter.cancelled);
-    if (next !== undefined) this.#arm(next.token);
+    if (this.#waiters.some((waiter) => !waiter.cancelled)) this.#arm();
     else if (this.#values.length === 0) this.#custodian.leave();
+  }
+
+  /** Waits, and can be stopped as the request can. */
+  async #pause(milliseconds: number): Promise<void> {
+    const timer = this.#driver.request(Op.TIMEOUT, "sleep");
+    timer.durationMs = milliseconds;
+    timer.pollable = true;
+    await this.#start(timer);
+    this.#request = null;
   }
 
   #bring(result: number, flags: number): void {
@@ -171,7 +193,6 @@ class Custodian extends Cancellable {
 
 /** One call of `next` that waits; it belongs to the scope it was made in. */
 class Waiter<T> extends Cancellable {
-  readonly token: CancelToken | undefined;
   cancelled = false;
   readonly #multishot: Multishot<T>;
   readonly #resolve: (result: IteratorResult<T, undefined>) => void;
@@ -179,13 +200,11 @@ class Waiter<T> extends Cancellable {
 
   constructor(
     multishot: Multishot<T>,
-    token: CancelToken | undefined,
     resolve: (result: IteratorResult<T, undefined>) => void,
     reject: (reason: unknown) => void,
   ) {
     super();
     this.#multishot = multishot;
-    this.token = token;
     this.#resolve = resolve;
     this.#reject = reject;
   }
