@@ -95,6 +95,11 @@ export class Ring implements AsyncDisposable {
     return this.#driver.inFlight;
   }
 
+  /** System calls (`io_uring_enter`) that this ring has made so far; one submits all that a microtask turn brings. */
+  get enters(): number {
+    return this.#driver.uring.enters;
+  }
+
   /** The size of the submission queue, as the kernel made it. */
   get entries(): number {
     return this.#driver.uring.entries;

@@ -58,6 +58,7 @@ export class Uring {
   #sqTail: number;
   #sqHead: number;
   #cqHead: number;
+  #enters = 0;
 
   constructor(native: Native, options: UringOptions) {
     const fields = new BigUint64Array(RingField.count);
@@ -236,7 +237,13 @@ export class Uring {
     return clean;
   }
 
+  /** How often the kernel was entered. */
+  get enters(): number {
+    return this.#enters;
+  }
+
   #enter(toSubmit: number, flags: number): number {
+    this.#enters++;
     for (;;) {
       const result = this.#native.rs_enter(this.fd, toSubmit, 0, flags);
       if (result !== -Errno.EINTR) return result;

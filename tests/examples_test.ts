@@ -1,110 +1,31 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { connect } from "../mod.ts";
+import {
+  assertSameBytes,
+  examples,
+  flagsOf,
+  joined,
+  noise,
+  type Outcome,
+  readUntil,
+  run,
+  scratch,
+  start,
+  text,
+} from "./support/example.ts";
 
-// Each example runs as a user would run it: a process of its own, with the flags of its first line and no others.
-
-const examples = new URL("../examples/", import.meta.url).pathname;
-/** How long an example may take before it counts as hung. */
-const GUARD_MS = 60_000;
 const MIB = 1 << 20;
-
-/** The flags in an example's first line. */
-function flagsOf(example: string): string[] {
-  const [first] = Deno.readTextFileSync(examples + example).split("\n", 1);
-  const match = /^#!\/usr\/bin\/env -S deno run((?: --\S+)+)$/.exec(first);
-  assert(match !== null, `${example} begins with ${first}`);
-  return match[1].trim().split(" ");
-}
-
-interface RunOptions {
-  args?: string[];
-  flags?: string[];
-  /** What a shell does with the example, whose command is `"$@"`. */
-  shell?: string;
-  env?: Record<string, string>;
-}
-
-function commandOf(example: string, { args = [], flags = flagsOf(example) }: RunOptions = {}): string[] {
-  return [Deno.execPath(), "run", "--no-prompt", ...flags, examples + example, ...args];
-}
-
-/** Starts an example; its process is killed when it hangs. */
-function start(example: string, stdin: "null" | "piped", options: RunOptions = {}): Deno.ChildProcess {
-  const { shell = 'exec "$@"', env } = options;
-  const child = new Deno.Command("sh", {
-    args: ["-c", shell, "sh", ...commandOf(example, options)],
-    env: { NO_COLOR: "1", ...env },
-    stdin,
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const guard = setTimeout(() => child.kill("SIGKILL"), GUARD_MS);
-  child.status.then(() => clearTimeout(guard));
-  return child;
-}
-
-interface Outcome {
-  code: number;
-  bytes: Uint8Array;
-  out: string;
-  err: string;
-}
-
-/** Runs an example to its end. */
-async function run(example: string, options?: RunOptions): Promise<Outcome> {
-  const { code, stdout, stderr } = await start(example, "null", options).output();
-  return { code, bytes: stdout, out: text(stdout), err: text(stderr) };
-}
-
-function text(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
-}
-
-/** Reads on until the text has come; returns all that was read. */
-async function readUntil(reader: ReadableStreamDefaultReader<Uint8Array>, expected: string): Promise<string> {
-  let read = "";
-  while (!read.includes(expected)) {
-    const { done, value } = await reader.read();
-    assert(!done, `It ended without ${JSON.stringify(expected)} after ${JSON.stringify(read)}`);
-    read += text(value);
-  }
-  return read;
-}
-
-/** A directory that is gone again when the test is. */
-function scratch(): { path(name: string): string; [Symbol.dispose](): void } {
-  const directory = Deno.makeTempDirSync();
-  return {
-    path: (name) => `${directory}/${name}`,
-    [Symbol.dispose]: () => Deno.removeSync(directory, { recursive: true }),
-  };
-}
-
-/** Bytes without a period that a block size could hide in. */
-function noise(length: number): Uint8Array<ArrayBuffer> {
-  const words = new Uint32Array(Math.ceil(length / 4));
-  for (let i = 0, x = 2463534242; i < words.length; i++) {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    words[i] = x ^= x << 5;
-  }
-  return new Uint8Array(words.buffer, 0, length);
-}
-
-/** `assertEquals` for millions of bytes. */
-function assertSameBytes(actual: Uint8Array, expected: Uint8Array): void {
-  assertEquals(actual.length, expected.length);
-  const different = actual.findIndex((byte, i) => byte !== expected[i]);
-  assertEquals(different, -1, `The bytes differ from byte ${different} on`);
-}
-
-function joined(...parts: Uint8Array[]): Uint8Array {
-  return new Uint8Array(parts.flatMap((part) => [...part]));
-}
 
 // --- First lines ---
 
-for (const { name } of Deno.readDirSync(examples)) {
+/** What a program needs to be given before it comes to what needs a flag. */
+function argumentsOf(name: string): string[] {
+  if (name === "tee.ts") return [Deno.makeTempFileSync()];
+  return name.includes("cat") ? [examples + name] : [];
+}
+
+for (const { name, isFile } of Deno.readDirSync(examples)) {
+  if (!isFile) continue;
   Deno.test(`${name} can be executed and names its flags`, () => {
     assert(flagsOf(name).every((flag) => flag.startsWith("--allow-")), "no flag but permissions");
     assert((Deno.statSync(examples + name).mode! & 0o111) !== 0, "it has the executable bit");
@@ -113,7 +34,7 @@ for (const { name } of Deno.readDirSync(examples)) {
   Deno.test(`${name} needs every flag of its first line`, async () => {
     const flags = flagsOf(name);
     for (const flag of flags) {
-      const args = name.includes("cat") ? [examples + name] : [];
+      const args = argumentsOf(name);
       const { code, err } = await run(name, { args, flags: flags.filter((other) => other !== flag) });
       assertEquals(code, 1);
       assertStringIncludes(err, `run again with the ${flag.replace(/=.*/, "")} flag`);

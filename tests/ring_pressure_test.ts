@@ -161,7 +161,10 @@ const loopWork: [name: string, serve: () => Promise<unknown>][] = [
   ["a message", () => {
     const { port1, port2 } = new MessageChannel();
     port2.postMessage(null);
-    return new Promise<void>((resolve) => port1.onmessage = () => resolve()).finally(() => port1.close());
+    return new Promise<void>((resolve) => port1.onmessage = () => resolve()).finally(() => {
+      port1.close();
+      port2.close();
+    });
   }],
   ["another ring", async () => {
     await using ring = Ring.open();
