@@ -39,6 +39,8 @@ export class Descriptor implements RequestOwner {
   readonly #ring: Ring | undefined;
   #driver: Driver | null = null;
   #traits: DescriptorTraits | null;
+  /** Where it is registered with the ring; -1 for nowhere, `null` as long as that is open. */
+  #place: number | null = null;
   #readLane: Lane | null = null;
   #writeLane: Lane | null = null;
   /** Bytes that were read and could not be delivered; the next read begins with them. */
@@ -84,7 +86,16 @@ export class Descriptor implements RequestOwner {
   /** A request that moves bytes. */
   #transfer(opcode: number, operation: string): Request {
     this.#requireOpen(operation);
-    return this.#own(this.driver.transfer(opcode, operation));
+    const { driver } = this;
+    const request = this.#own(driver.transfer(opcode, operation));
+    if (driver.registeredFiles > 0) this.#nameRegistered(request);
+    return request;
+  }
+
+  #nameRegistered(request: Request): void {
+    this.#place ??= this.driver.directDescriptors.register(this.fd);
+    if (this.#place >= 0) request.fd = this.#place;
+    request.sqeFlags = this.#place >= 0 ? Sqe.FIXED_FILE : 0;
   }
 
   #requireOpen(operation: string): void {
@@ -275,6 +286,7 @@ export class Descriptor implements RequestOwner {
       driver.native.rs_close(this.fd);
       return;
     }
+    if (this.#place !== null && this.#place >= 0) driver.directDescriptors.unregister(this.#place);
     const request = driver.request(Op.CLOSE, "close");
     request.fd = this.fd;
     request.subject = this.subject;

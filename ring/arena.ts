@@ -13,7 +13,13 @@ export class Block {
   readonly addressLow: number;
   readonly addressHigh: number;
 
-  constructor(readonly bytes: Uint8Array<ArrayBuffer>, readonly address: number, readonly sizeClass: number) {
+  /** @param registered Its place among the ring's registered buffers, -1 for none. */
+  constructor(
+    readonly bytes: Uint8Array<ArrayBuffer>,
+    readonly address: number,
+    readonly sizeClass: number,
+    readonly registered: number,
+  ) {
     this.addressLow = low(address);
     this.addressHigh = high(address);
   }
@@ -33,12 +39,16 @@ export class Arena {
   readonly #native: Native;
   readonly #mappings: Mapping[] = [];
   readonly #free: Block[][] = CLASS_BYTES.map(() => []);
+  readonly #registerMapping: ((index: number, mapping: Mapping) => boolean) | null;
+  #registered = -1;
   #carved = MAPPING_BYTES;
   #lent = 0;
   #closed = false;
 
-  constructor(native: Native) {
+  /** @param registerMapping Registers each mapping with the ring; tells whether that could be done. */
+  constructor(native: Native, registerMapping: ((index: number, mapping: Mapping) => boolean) | null = null) {
     this.#native = native;
+    this.#registerMapping = registerMapping;
   }
 
   /** Blocks that requests hold now. */
@@ -74,12 +84,14 @@ export class Arena {
     if (this.#carved + bytes > MAPPING_BYTES) {
       const mapping = Mapping.create(this.#native, MAPPING_BYTES);
       if (typeof mapping === "number") return mapping;
-      this.#mappings.push(mapping);
+      const index = this.#mappings.push(mapping) - 1;
+      this.#registered = this.#registerMapping?.(index, mapping) ? index : -1;
       this.#carved = 0;
     }
     const mapping = this.#mappings[this.#mappings.length - 1];
     const at = this.#carved;
     this.#carved += bytes;
-    return new Block(new Uint8Array(mapping.buffer, at, bytes), mapping.address + at, sizeClass);
+    const view = new Uint8Array(mapping.buffer, at, bytes);
+    return new Block(view, mapping.address + at, sizeClass, this.#registered);
   }
 }

@@ -1,10 +1,12 @@
 /**
- * Direct descriptors: places in the ring's own file table, for files that are opened, used and closed inside a chain
- * and never become numbers of the process.
+ * The ring's own file table. It has places for direct descriptors (files that are opened, used and closed inside a chain
+ * and never become numbers of the process), and, where the ring is asked for it, for registered files: the process's
+ * descriptors as the ring finds them faster.
  *
  * @module
  */
 import type { Native } from "../ffi/load.ts";
+import { high, low, Mapping } from "../ffi/memory.ts";
 import { Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
 import { systemError } from "./errors.ts";
 import { SignalLink } from "./request.ts";
@@ -12,21 +14,64 @@ import { Register } from "./uring_abi.ts";
 
 /** Files that chains may have open at once; further chains wait for a place. */
 export const DIRECT_DESCRIPTORS = 256;
+const PAGE_BYTES = 4096;
 const IORING_RSRC_REGISTER_SPARSE = 1;
 
 /** The table, registered with the kernel when it is made. */
 export class DirectDescriptors {
+  readonly #native: Native;
+  readonly #ringFd: number;
+  /** Places for registered files. */
+  readonly #spare: number[];
+  /** Where the number to register stands. */
+  readonly #number: Mapping | null = null;
   readonly #free: number[] = Array.from({ length: DIRECT_DESCRIPTORS }, (_, i) => DIRECT_DESCRIPTORS - 1 - i);
   /** In order of asking. */
   readonly #waiting: PlaceWaiter[] = [];
 
-  constructor(native: Native, ringFd: number) {
+  /** @param registeredFiles Places for registered files, besides those for direct descriptors. */
+  constructor(native: Native, ringFd: number, registeredFiles: number) {
+    this.#native = native;
+    this.#ringFd = ringFd;
+    this.#spare = Array.from({ length: registeredFiles }, (_, i) => DIRECT_DESCRIPTORS + registeredFiles - 1 - i);
     // struct io_uring_rsrc_register: nr, flags, resv2, data, tags.
     const register = new Uint32Array(8);
-    register[0] = DIRECT_DESCRIPTORS;
+    register[0] = DIRECT_DESCRIPTORS + registeredFiles;
     register[1] = IORING_RSRC_REGISTER_SPARSE;
     const result = native.rs_register(ringFd, Register.FILES2, register, register.byteLength);
     if (result < 0) throw systemError(result, "io_uring_register");
+    if (registeredFiles === 0) return;
+    const number = Mapping.create(native, PAGE_BYTES);
+    if (typeof number === "number") throw systemError(number, "mmap");
+    this.#number = number;
+  }
+
+  /** Registers a descriptor; returns its place, or -1 where there is none left. */
+  register(fd: number): number {
+    const place = this.#spare.pop();
+    if (place === undefined) return -1;
+    if (this.#update(place, fd) === 1) return place;
+    this.#spare.push(place);
+    return -1;
+  }
+
+  /** Takes a registered descriptor out again, before it is closed: the table keeps what is behind it open. */
+  unregister(place: number): void {
+    this.#update(place, -1);
+    this.#spare.push(place);
+  }
+
+  /** Gives the memory back. Only after the ring is closed. */
+  unmap(): void {
+    this.#number?.unmap();
+  }
+
+  #update(place: number, fd: number): number {
+    const { buffer, address } = this.#number!;
+    new Int32Array(buffer)[0] = fd;
+    // struct io_uring_files_update: offset, resv, fds.
+    const update = new Uint32Array([place, 0, low(address), high(address)]);
+    return this.#native.rs_register(this.#ringFd, Register.FILES_UPDATE, new Uint8Array(update.buffer), 1);
   }
 
   /** Places that are taken. */

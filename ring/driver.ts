@@ -6,6 +6,7 @@
  */
 import { clearImmediate, setImmediate } from "node:timers";
 import { type Native, native } from "../ffi/load.ts";
+import { high, low, type Mapping } from "../ffi/memory.ts";
 import { type Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
 import { Arena } from "./arena.ts";
 import { BufferRing } from "./buffer_ring.ts";
@@ -26,7 +27,7 @@ import {
   RequestState,
   SignalLink,
 } from "./request.ts";
-import { CqeFlag, Op, Sqe } from "./uring_abi.ts";
+import { CqeFlag, Op, Register, Sqe } from "./uring_abi.ts";
 import { Uring, type UringOptions } from "./uring.ts";
 
 /** One completion as the kernel reported it; see `Ring.onCompletion`. */
@@ -64,8 +65,20 @@ const CANCEL_RETRY_MS = 1;
 /** Opcodes up to this one are in every kernel that we run on. */
 const NEWEST_FLOOR_OPCODE = Op.URING_CMD;
 
+/** Mappings of the arena that can be registered: 1 GiB of them. */
+const REGISTERED_BUFFERS = 256;
+const IORING_RSRC_REGISTER_SPARSE = 1;
+
 /** What a link of a chain rejects with that the kernel passed over, because one before it failed or was short. */
 export const skipped: unique symbol = Symbol("skipped");
+
+/** What a driver needs to know. */
+export interface DriverOptions extends UringOptions {
+  /** How many descriptors are to be registered with the ring, at the most. */
+  registeredFiles: number;
+  /** Whether the memory of transfers is registered with the ring. */
+  registeredBuffers: boolean;
+}
 
 /** What makes requests go: it knows kernels and slots, and nothing of files and people. */
 export class Driver implements RequestHost {
@@ -73,6 +86,8 @@ export class Driver implements RequestHost {
   readonly #uring: Uring;
   readonly #arena: Arena;
   readonly #doorbell: Doorbell;
+  /** How many descriptors are to be registered with the ring, at the most. */
+  readonly registeredFiles: number;
   /** What its kernel can do. */
   readonly features: Features;
   #directDescriptors: DirectDescriptors | null = null;
@@ -113,10 +128,14 @@ export class Driver implements RequestHost {
    */
   #lastSettled: Request[] = [];
 
-  constructor(options: UringOptions, doorbellKind: DoorbellKind | undefined) {
+  constructor(options: DriverOptions, doorbellKind: DoorbellKind | undefined) {
     this.#native = native();
     this.#uring = new Uring(this.#native, options);
-    this.#arena = new Arena(this.#native);
+    this.#arena = new Arena(
+      this.#native,
+      options.registeredBuffers ? (...call) => this.#registerBuffer(...call) : null,
+    );
+    this.registeredFiles = options.registeredFiles;
     this.features = new Features(this.#native, this.#uring.fd, options.kernel);
     try {
       this.#doorbell = new Doorbell(this.#native, this.#uring, this.#onDoorbell, doorbellKind);
@@ -164,7 +183,7 @@ export class Driver implements RequestHost {
   /** The table of direct descriptors, registered on first use. */
   get directDescriptors(): DirectDescriptors {
     this.#requireOpen();
-    return this.#directDescriptors ??= new DirectDescriptors(this.#native, this.#uring.fd);
+    return this.#directDescriptors ??= new DirectDescriptors(this.#native, this.#uring.fd, this.registeredFiles);
   }
 
   /** The pool of provided buffers, registered on first use; `null` where the kernel has none. */
@@ -175,6 +194,27 @@ export class Driver implements RequestHost {
       this.#bufferRing = typeof registered === "number" ? null : registered;
     }
     return this.#bufferRing;
+  }
+
+  /** Registers a mapping of the arena as a buffer, the first time with a table for all that may come. */
+  #registerBuffer(index: number, mapping: Mapping): boolean {
+    if (index >= REGISTERED_BUFFERS) return false;
+    if (index === 0) {
+      // struct io_uring_rsrc_register: nr, flags, resv2, data, tags.
+      const table = new Uint32Array(8);
+      table[0] = REGISTERED_BUFFERS;
+      table[1] = IORING_RSRC_REGISTER_SPARSE;
+      if (this.#native.rs_register(this.#uring.fd, Register.BUFFERS2, new Uint8Array(table.buffer), 32) < 0) {
+        return false;
+      }
+    }
+    // struct iovec, in the mapping itself before its first use; struct io_uring_rsrc_update2: offset, resv, data, tags,
+    // nr, resv2.
+    const { address, bytes } = mapping;
+    new Uint32Array(mapping.buffer, 0, 4).set([low(address), high(address), bytes, 0]);
+    const update = new Uint32Array(8);
+    update.set([index, 0, low(address), high(address), 0, 0, 1, 0]);
+    return this.#native.rs_register(this.#uring.fd, Register.BUFFERS_UPDATE, new Uint8Array(update.buffer), 32) === 1;
   }
 
   /** A new request of this ring. */
@@ -269,6 +309,7 @@ export class Driver implements RequestHost {
     if (!this.#uring.close()) return;
     this.#arena.close();
     this.#bufferRing?.unmap();
+    this.#directDescriptors?.unmap();
   }
 
   #cancelAll(reason: unknown, which: (request: Request) => boolean): void {

@@ -35,6 +35,8 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
   let addressLow = 0;
   let addressHigh = 0;
   let length = request.length;
+  let sqeOpcode: number = opcode;
+  let bufferIndex = request.bufferGroup;
 
   switch (opcode) {
     case Op.READ:
@@ -57,6 +59,11 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
       }
       addressLow = block.addressLow;
       addressHigh = block.addressHigh;
+      if (block.registered >= 0) {
+        if (opcode === Op.READ) sqeOpcode = Op.READ_FIXED;
+        else if (opcode === Op.WRITE) sqeOpcode = Op.WRITE_FIXED;
+        bufferIndex = block.registered;
+      }
       if (request.blockOffset !== 0) {
         addressLow = low(block.address + request.blockOffset);
         addressHigh = high(block.address + request.blockOffset);
@@ -72,7 +79,7 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
       offsetHigh = request.offset < 0 ? 0xffff_ffff : high(request.offset);
   }
 
-  words[at] = opcode | request.sqeFlags << 8 | request.priority << 16;
+  words[at] = sqeOpcode | request.sqeFlags << 8 | request.priority << 16;
   words[at + 1] = request.fd;
   words[at + 2] = offsetLow;
   words[at + 3] = offsetHigh;
@@ -80,7 +87,7 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
   words[at + 5] = addressHigh;
   words[at + 6] = length;
   words[at + 7] = request.opFlags;
-  words[at + 10] = request.bufferGroup;
+  words[at + 10] = bufferIndex;
   words[at + 11] = request.fileIndex;
   words[at + 12] = 0;
   words[at + 13] = 0;

@@ -129,7 +129,14 @@ export const CqeFlag = { BUFFER: 1, MORE: 2, SOCK_NONEMPTY: 4, NOTIF: 8 } as con
 export const SocketFlag = { ACCEPT_MULTISHOT: 1, RECV_MULTISHOT: 2 } as const;
 
 /** Operations of `io_uring_register`, `IORING_REGISTER_*`. */
-export const Register = { BUFFERS: 0, FILES_UPDATE: 6, PROBE: 8, FILES2: 13, PBUF_RING: 22 } as const;
+export const Register = {
+  FILES_UPDATE: 6,
+  PROBE: 8,
+  FILES2: 13,
+  BUFFERS2: 15,
+  BUFFERS_UPDATE: 16,
+  PBUF_RING: 22,
+} as const;
 
 /** Words (u32) of an SQE. */
 export const SQE_WORDS = 16;
