@@ -46,6 +46,21 @@ for (const count of [300, 900]) {
   });
 }
 
+// --- two_workers ---
+
+Deno.test("two_workers serves from both of its workers, and leaves nothing in flight", async () => {
+  const { code, out, err } = await run("two_workers.ts", { args: ["300"] });
+  assertEquals([code, err], [0, ""]);
+  const answered = Array.from(
+    out.matchAll(/^Worker (?:one|two) answered (\d+) of 300$/gm),
+    ([, count]) => Number(count),
+  );
+  assertEquals(answered.length, 2, out);
+  assertEquals(answered[0] + answered[1], 300);
+  assert(answered.every((count) => count > 0), "the kernel spreads them");
+  assertEquals(out.match(/^0 requests in flight$/gm)?.length, 2);
+});
+
 // --- tee ---
 
 for (const bytes of [0, 1, 4095, 4096, 4097, 65536, 65537, 5_000_000]) {
