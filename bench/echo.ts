@@ -1,5 +1,5 @@
 /**
- * 64 connections that echo 64 bytes: each server is a process of its own on a loopback port, loaded by the client in
+ * Connections, 64 and 1,024, that echo 64 bytes: each server is a process of its own on a loopback port, loaded by the client in
  * `echo_client.c`, one server at a time.
  *
  * @module
@@ -7,7 +7,7 @@
 import type { Benchmark, Contender, Peer } from "./benchmark.ts";
 
 const HOST = "127.0.0.1";
-const CONNECTIONS = 64;
+const CONNECTIONS = [64, 1024];
 const MESSAGE_BYTES = 64;
 const WARMUP_SECONDS = 0.2;
 /** After its standard input has ended, a server has this long before it is killed. */
@@ -25,14 +25,14 @@ interface Load {
 /** A client this busy (1: all the time) cannot ask for more. */
 const BUSY = 0.95;
 
-async function load(port: number, seconds: number): Promise<Load> {
-  const args = [HOST, port, CONNECTIONS, MESSAGE_BYTES, seconds, WARMUP_SECONDS].map(String);
+async function load(port: number, connections: number, seconds: number): Promise<Load> {
+  const args = [HOST, port, connections, MESSAGE_BYTES, seconds, WARMUP_SECONDS].map(String);
   const { success, stdout, stderr } = await new Deno.Command(clientPath, { args }).output();
   if (!success) throw new Error(`echo_client failed: ${new TextDecoder().decode(stderr)}`);
   return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-function serverPeer(name: string, program: string): Peer {
+function serverPeer(name: string, program: string, connections: number): Peer {
   return {
     name,
     async open(): Promise<Contender> {
@@ -45,7 +45,7 @@ function serverPeer(name: string, program: string): Peer {
       let busySamples = 0;
       return {
         async sample(seconds) {
-          const result = await load(port, seconds);
+          const result = await load(port, connections, seconds);
           if (result.cpuSeconds > BUSY * result.seconds) busySamples++;
           return result.roundTripsPerSecond;
         },
@@ -76,16 +76,14 @@ async function firstNumber(output: ReadableStream<Uint8Array>): Promise<number> 
 }
 
 /** Echo over TCP. */
-export const benchmarks: Benchmark[] = [
-  {
-    name: "echo",
-    title: `Echo of ${MESSAGE_BYTES} bytes over ${CONNECTIONS} connections`,
-    unit: "round trips",
-    sampleSeconds: 1,
-    peers: [
-      serverPeer("ringscope listen", "./echo_ringscope.ts"),
-      serverPeer("Deno.listen", "./echo_deno.ts"),
-      serverPeer("node:net", "./echo_node.ts"),
-    ],
-  },
-];
+export const benchmarks: Benchmark[] = CONNECTIONS.map((connections) => ({
+  name: connections === 64 ? "echo" : `echo${connections}`,
+  title: `Echo of ${MESSAGE_BYTES} bytes over ${connections.toLocaleString("en")} connections`,
+  unit: "round trips",
+  sampleSeconds: 1,
+  peers: [
+    serverPeer("ringscope listen", "./echo_ringscope.ts", connections),
+    serverPeer("Deno.listen", "./echo_deno.ts", connections),
+    serverPeer("node:net", "./echo_node.ts", connections),
+  ],
+}));
