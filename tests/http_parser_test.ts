@@ -1,8 +1,11 @@
 import { assert, assertEquals, assertInstanceOf, assertThrows } from "@std/assert";
 import { HttpError, type Limits, RequestParser, ResponseParser, Step } from "../examples/http/parser.ts";
+import { Random } from "./support/random.ts";
 
 // What a parser says must not depend on how its bytes were cut into packets: everything here is fed whole, byte by
 // byte, and cut in two at every place.
+
+const SEED = 1;
 
 type AnyParser = RequestParser | ResponseParser;
 
@@ -365,6 +368,44 @@ Deno.test("a megabyte that comes byte by byte is parsed in a time that grows wit
   parse(100_000);
   const ratio = parse(1_000_000) / parse(100_000);
   assert(ratio < 40, `ten times the bytes took ${ratio.toFixed(1)} times as long`); // 100 times, if it were quadratic
+});
+
+Deno.test("damaged messages are understood or refused in the same way however they are cut", () => {
+  const random = new Random(SEED);
+  const originals = [
+    get("X: y", "Connection: a, close"),
+    "\r\nPOST http://h:1/a?b HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello" + get(),
+    get("Transfer-Encoding: chunked") + "5;a=b\r\nhello\r\n0a\r\n0123456789\r\n0\r\nT: t\r\n\r\n" + get(),
+  ].map(bytesOf);
+  const telling = bytesOf("\r\n\t :;,/0158aAzZ\x00\x7f\xff");
+  let refusals = 0;
+  for (let round = 0; round < 3000; round++) {
+    const bytes = [...originals[random.below(originals.length)]];
+    for (let damage = 1 + random.below(3); damage > 0; damage--) {
+      const at = random.below(bytes.length);
+      const byte = telling[random.below(telling.length)];
+      switch (random.below(3)) {
+        case 0:
+          bytes[at] = byte;
+          break;
+        case 1:
+          bytes.splice(at, 0, byte);
+          break;
+        case 2:
+          bytes.splice(at, 1 + random.below(3));
+          break;
+      }
+    }
+    const text = textOf(Uint8Array.from(bytes));
+    const packets = [];
+    for (let at = 0; at < bytes.length;) packets.push(Uint8Array.from(bytes.slice(at, at += 1 + random.below(20))));
+    const whole = said(new RequestParser(), [bytesOf(text)], true);
+    const name = `seed ${SEED}, round ${round}: ${JSON.stringify(text)}`;
+    assertEquals(said(new RequestParser(), packets, true), whole, name);
+    assertEquals(said(new RequestParser(), bytes.map((byte) => Uint8Array.of(byte)), true), whole, name);
+    if (whole.at(-1)!.startsWith("refused")) refusals++;
+  }
+  assert(refusals > 1000 && refusals < 3000, `${refusals} of 3000 refused`);
 });
 
 // --- Responses ---
