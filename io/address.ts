@@ -64,12 +64,63 @@ export function familyOf(address: Uint8Array): number {
   return address[0] | address[1] << 8;
 }
 
-/** What a `sockaddr` of TCP says, as Deno puts it. */
-export function decodeAddress(bytes: Uint8Array): Deno.NetAddr {
+/** What a `sockaddr` of TCP or UDP says, as Deno puts it. */
+export function decodeAddress(bytes: Uint8Array, transport: "tcp" | "udp" = "tcp"): Deno.NetAddr {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const port = bytes.byteLength < 4 ? 0 : view.getUint16(2);
   const hostname = familyOf(bytes) === AF_INET6 ? formatIpv6(view) : bytes.subarray(4, 8).join(".");
-  return { transport: "tcp", hostname, port };
+  return { transport, hostname, port };
+}
+
+/** The bytes of `sun_path`. */
+const UNIX_PATH_BYTES = 108;
+
+/**
+ * The `sockaddr_un` of a path, or of a name in the abstract namespace (`unix(7)`), which begins with NUL. Its length
+ * belongs to it: an abstract name ends where the address does.
+ */
+export function encodeUnixAddress(path: string): Uint8Array<ArrayBuffer> {
+  if (typeof path !== "string" || path === "") {
+    throw new TypeError("The path of a Unix socket must be a string, not empty");
+  }
+  const name = new TextEncoder().encode(path);
+  const abstract = isAbstract(path);
+  if (!abstract && name.includes(0)) {
+    throw new TypeError("The path of a Unix socket can contain NUL only at its beginning");
+  }
+  const terminator = abstract ? 0 : 1;
+  if (name.byteLength + terminator > UNIX_PATH_BYTES) {
+    throw new RangeError(
+      `The path of a Unix socket can have ${UNIX_PATH_BYTES - terminator} bytes, and this has ${name.byteLength}: ` +
+        `'${path}'. Take a shorter one, or one relative to the working directory.`,
+    );
+  }
+  const bytes = new Uint8Array(2 + name.byteLength + terminator);
+  new DataView(bytes.buffer).setUint16(0, AF_UNIX, true);
+  bytes.set(name, 2);
+  return bytes;
+}
+
+/** What a `sockaddr_un` of exactly these bytes says; the path of a socket without a name is empty. */
+export function decodeUnixAddress(bytes: Uint8Array, transport: "unix" | "unixpacket" = "unix"): Deno.UnixAddr {
+  const name = bytes.subarray(2);
+  const end = name[0] === 0 ? -1 : name.indexOf(0);
+  return { transport, path: new TextDecoder().decode(end < 0 ? name : name.subarray(0, end)) };
+}
+
+/** What the `sockaddr`, of exactly these bytes, of a stream's or a datagram socket says. */
+export function decodeSocketAddress(
+  bytes: Uint8Array,
+  kind: "stream" | "datagram" = "stream",
+): Deno.NetAddr | Deno.UnixAddr {
+  const stream = kind === "stream";
+  if (familyOf(bytes) === AF_UNIX) return decodeUnixAddress(bytes, stream ? "unix" : "unixpacket");
+  return decodeAddress(bytes, stream ? "tcp" : "udp");
+}
+
+/** Whether it is a name in the abstract namespace, which has nothing to do with files. */
+export function isAbstract(path: string): boolean {
+  return path.startsWith("\0");
 }
 
 /** RFC 5952: lower case, no leading zeros, the longest run of two zero groups or more as `::`. */

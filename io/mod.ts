@@ -13,6 +13,16 @@ export {
   type ChainTransferOptions,
   type LinkOutcome,
 } from "./chain.ts";
+export {
+  connectDatagram,
+  type Datagram,
+  DatagramConn,
+  listenDatagram,
+  type UdpConnectOptions,
+  type UdpListenOptions,
+  type UnixConnectDatagramOptions,
+  type UnixListenDatagramOptions,
+} from "./datagram.ts";
 export { File, open, type OpenOptions, stderr, stdin, stdout } from "./file.ts";
 export { pipe, type PipeOptions, PipeReader, PipeWriter } from "./pipe.ts";
 export { sleep, type SleepOptions } from "./sleep.ts";
@@ -25,7 +35,10 @@ export {
   type ListenOptions,
   socketpair,
   type SocketpairOptions,
+  type UnixConnectOptions,
+  type UnixListenOptions,
 } from "./tcp.ts";
+export type { BufferSizeOptions, KeepAliveOptions, TcpOptions } from "./socket_options.ts";
 export { IoUringUnavailableError, type SystemErrorFields } from "../ring/errors.ts";
 export type { OperationOptions } from "../ring/request.ts";
 export { defaultRing, Ring, type RingOptions } from "../ring/ring.ts";

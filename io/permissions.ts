@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { isAbstract } from "./address.ts";
 
 /** Throws `NotCapable` unless the path may be used; prompts where Deno would. */
 export function requirePath(access: "read" | "write", path: string): void {
@@ -15,7 +16,32 @@ export function requireNet(host: string): void {
   require({ name: "net", host }, `net access to "${host}"`, "--allow-net");
 }
 
+/**
+ * Throws `NotCapable` unless the Unix socket may be used, for which Deno requires to read and to write its path, and newer
+ * ones of it network access too. An abstract name (which begins with NUL) is no file's: it requires all of the network.
+ */
+export function requireUnix(path: string): void {
+  if (isAbstract(path)) {
+    require({ name: "net" }, "net access to abstract Unix sockets", "--allow-net");
+    return;
+  }
+  requirePath("read", path);
+  requirePath("write", path);
+  let state: Deno.PermissionState;
+  try {
+    const host = `unix:${path.startsWith("/") ? path : `${Deno.cwd()}/${path}`}`;
+    ({ state } = Deno.permissions.requestSync({ name: "net", host }));
+  } catch {
+    return; // an older Deno, to which this is no host
+  }
+  if (state !== "granted") throw notCapable(`net access to "unix:${path}"`, "--allow-net");
+}
+
 function require(descriptor: Deno.PermissionDescriptor, access: string, flag: string): void {
   if (Deno.permissions.requestSync(descriptor).state === "granted") return;
-  throw new Deno.errors.NotCapable(`Requires ${access}, run again with the ${flag} flag`);
+  throw notCapable(access, flag);
+}
+
+function notCapable(access: string, flag: string): Error {
+  return new Deno.errors.NotCapable(`Requires ${access}, run again with the ${flag} flag`);
 }

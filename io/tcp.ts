@@ -1,31 +1,37 @@
 /**
- * TCP, and pairs of connected sockets.
+ * Streams over sockets: TCP, Unix, and pairs of connected sockets.
  *
  * @module
  */
 import type { Driver } from "../ring/driver.ts";
 import { Errno } from "../ring/errno.ts";
-import { systemError } from "../ring/errors.ts";
+import { type Subject, systemError } from "../ring/errors.ts";
 import { Multishot } from "../ring/multishot.ts";
 import { OperandWord } from "../ring/operations.ts";
 import type { OperationOptions } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { CURRENT_POSITION, Op, SocketFlag } from "../ring/uring_abi.ts";
 import { born } from "../scope/ownership.ts";
-import { AF_UNIX, decodeAddress, encodeAddress, familyOf, showAddress } from "./address.ts";
+import { AF_UNIX, decodeSocketAddress, encodeUnixAddress, familyOf, showAddress } from "./address.ts";
 import { Descriptor, socketTraits } from "./descriptor.ts";
-import { requireNet } from "./permissions.ts";
+import { requireNet, requireUnix } from "./permissions.ts";
+import { ADDRESS_BYTES, checkPort, localAddress, resolve } from "./socket_address.ts";
+import {
+  type BufferSizeOptions,
+  checkSocketOptions,
+  type KeepAliveOptions,
+  setKeepAlive,
+  setNoDelay,
+  setSocketOptions,
+  type TcpOptions,
+} from "./socket_options.ts";
 
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0o2000000;
 const IPPROTO_TCP = 6;
-const TCP_NODELAY = 1;
 const SOL_SOCKET = 1;
 const SO_REUSEADDR = 2;
-const SO_REUSEPORT = 15;
 const DEFAULT_BACKLOG = 511;
-/** The size of `struct sockaddr_storage`. */
-const ADDRESS_BYTES = 128;
 
 /** For want of descriptors or memory, how long to wait for others to give some back, in milliseconds. */
 const SHORTAGE_PAUSE_MS = 20;
@@ -144,25 +150,31 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
     return this.#descriptor.chunks();
   }
 
-  /**
-   * Has small writes sent at once (`TCP_NODELAY`), instead of held back until what went before is acknowledged, which
-   * takes up to 40 ms where the other end waits for more before it answers.
-   *
-   * @throws An error with code "EOPNOTSUPP" if it is not a TCP connection.
-   */
-  setNoDelay(noDelay = true): void {
-    if (this.#descriptor.closed) throw new Deno.errors.BadResource("The connection is closed: setNoDelay");
-    const { native } = this.#descriptor.driver;
-    const result = native.rs_set_socket_option(this.fd, IPPROTO_TCP, TCP_NODELAY, noDelay ? 1 : 0);
-    if (result < 0) throw systemError(result, "setNoDelay", this.#descriptor.subject);
-  }
-
   /** Tells the other end that no more bytes will come; reading goes on (`IORING_OP_SHUTDOWN`). */
   async closeWrite(options?: OperationOptions): Promise<void> {
     const SHUT_WR = 1;
     const request = this.#descriptor.request(Op.SHUTDOWN, "closeWrite");
     request.length = SHUT_WR;
     await this.#descriptor.driver.start(request, options);
+  }
+
+  /**
+   * Whether small writes are sent at once, rather than gathered while others are unacknowledged (`TCP_NODELAY`).
+   *
+   * @param noDelay Default: `true`.
+   * @throws {Deno.errors.NotSupported} If this is no TCP connection.
+   */
+  setNoDelay(noDelay = true): void {
+    setNoDelay(this.#descriptor, noDelay);
+  }
+
+  /**
+   * Whether the other end is probed while nothing is sent (`SO_KEEPALIVE`), so that one that has vanished is noticed.
+   *
+   * @param keepAlive `false`, or `true`, or after how many seconds and how often. Default: `true`.
+   */
+  setKeepAlive(keepAlive: boolean | KeepAliveOptions = true): void {
+    setKeepAlive(this.#descriptor, keepAlive);
   }
 
   /** Closes the connection; what is in flight on it rejects with `Deno.errors.BadResource`. Twice is once. */
@@ -177,14 +189,15 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
 }
 
 /** A socket that waits for connections. Iterating over it accepts one after another until it is closed. */
-export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
+export class Listener<Address extends Deno.Addr = Deno.NetAddr>
+  implements AsyncDisposable, AsyncIterable<Conn<Address>> {
   readonly #descriptor: Descriptor;
   readonly #ring: Ring | undefined;
   /** The address it listens on, with the port that the kernel chose if none was asked for. */
-  readonly addr: Deno.NetAddr;
+  readonly addr: Address;
 
   /** @ignore Listeners come from {@linkcode listen}. */
-  constructor(descriptor: Descriptor, ring: Ring | undefined, addr: Deno.NetAddr) {
+  constructor(descriptor: Descriptor, ring: Ring | undefined, addr: Address) {
     this.#descriptor = descriptor;
     this.#ring = ring;
     this.addr = addr;
@@ -200,23 +213,26 @@ export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
    *
    * @throws {Deno.errors.BadResource} If the listener is closed, before or meanwhile.
    */
-  async accept(options?: OperationOptions): Promise<Conn> {
+  async accept(options?: OperationOptions): Promise<Conn<Address>> {
     const request = this.#descriptor.request(Op.ACCEPT, "accept");
     const address = new Uint8Array(ADDRESS_BYTES);
-    const length = new Uint8Array(new Uint32Array([ADDRESS_BYTES]).buffer);
+    const length = new Uint32Array([ADDRESS_BYTES]);
+    const lengthBytes = new Uint8Array(length.buffer);
     request.operands = [
       { word: OperandWord.Address, bytes: ADDRESS_BYTES, output: address },
-      { word: OperandWord.Address2, bytes: 4, input: length },
+      { word: OperandWord.Address2, bytes: 4, input: lengthBytes, output: lengthBytes },
     ];
     request.opFlags = SOCK_CLOEXEC;
     request.pollable = true;
-    request.decode = ({ result }) => this.#accepted(result, decodeAddress(address));
-    return born(await this.#descriptor.driver.start<Conn>(request, options));
+    request.decode = ({ result }) => this.#accepted(result, decodeSocketAddress(address.subarray(0, length[0])));
+    return born(await this.#descriptor.driver.start<Conn<Address>>(request, options));
   }
 
-  #accepted(fd: number, remoteAddr: Deno.NetAddr): Conn {
-    const subject = { address: showAddress(remoteAddr.hostname, remoteAddr.port) };
-    return new Conn(new Descriptor(fd, "connection", this.#ring, socketTraits, subject), null, remoteAddr);
+  #accepted(fd: number, remoteAddr: Deno.NetAddr | Deno.UnixAddr): Conn<Address> {
+    // The other end of a Unix socket mostly has no name: the listener's says more.
+    const subject = remoteAddr.transport === "unix" ? this.#descriptor.subject : subjectOf(remoteAddr);
+    const descriptor = new Descriptor(fd, "connection", this.#ring, socketTraits, subject);
+    return new Conn(descriptor, null, remoteAddr as Address);
   }
 
   /** Stops listening; an accept in flight rejects with `Deno.errors.BadResource`. Twice is once. */
@@ -234,9 +250,12 @@ export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
    * the listener is closed. While the process has no descriptor to spare (EMFILE, ENFILE) it waits and tries again.
    * Connections that have been accepted and not been come for when the iteration ends are closed.
    */
-  [Symbol.asyncIterator](): AsyncIterableIterator<Conn> {
+  [Symbol.asyncIterator](): AsyncIterableIterator<Conn<Address>> {
     const { driver } = this.#descriptor;
-    const accepted = new Multishot<Conn>(driver, {
+    const gone: Deno.NetAddr | Deno.UnixAddr = this.addr.transport === "unix"
+      ? { transport: "unix", path: "" }
+      : { transport: "tcp", hostname: "0.0.0.0", port: 0 };
+    const accepted = new Multishot<Conn<Address>>(driver, {
       request: () => {
         const request = this.#descriptor.request(Op.ACCEPT, "accept");
         request.priority = SocketFlag.ACCEPT_MULTISHOT;
@@ -244,7 +263,7 @@ export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
         request.pollable = true;
         return request;
       },
-      decode: (fd) => this.#accepted(fd, peerAddress(driver, fd)),
+      decode: (fd) => this.#accepted(fd, peerAddress(driver, fd, gone)),
       discard: (conn) => conn.close(),
       retryAfter: (result) => ACCEPT_RETRIES.get(-result),
     });
@@ -253,16 +272,16 @@ export class Listener implements AsyncDisposable, AsyncIterable<Conn> {
 }
 
 /** The connections of a listener: those of its request, each in the scope that came for it, until the listener closes. */
-class Connections implements AsyncIterableIterator<Conn> {
-  readonly #accepted: Multishot<Conn>;
+class Connections<Address extends Deno.Addr> implements AsyncIterableIterator<Conn<Address>> {
+  readonly #accepted: Multishot<Conn<Address>>;
   readonly #listener: Descriptor;
 
-  constructor(accepted: Multishot<Conn>, listener: Descriptor) {
+  constructor(accepted: Multishot<Conn<Address>>, listener: Descriptor) {
     this.#accepted = accepted;
     this.#listener = listener;
   }
 
-  async next(): Promise<IteratorResult<Conn, undefined>> {
+  async next(): Promise<IteratorResult<Conn<Address>, undefined>> {
     try {
       const result = await this.#accepted.next();
       if (!result.done) born(result.value);
@@ -273,7 +292,7 @@ class Connections implements AsyncIterableIterator<Conn> {
     }
   }
 
-  return(): Promise<IteratorResult<Conn, undefined>> {
+  return(): Promise<IteratorResult<Conn<Address>, undefined>> {
     return this.#accepted.return();
   }
 
@@ -282,34 +301,45 @@ class Connections implements AsyncIterableIterator<Conn> {
   }
 }
 
-/** The end of a socket that is not ours: where it is gone already, nowhere. */
-function peerAddress(driver: Driver, fd: number): Deno.NetAddr {
+/** The end of a socket that is not ours, or `gone` where it is gone already. */
+function peerAddress(driver: Driver, fd: number, gone: Deno.NetAddr | Deno.UnixAddr): Deno.NetAddr | Deno.UnixAddr {
   const bytes = new Uint8Array(ADDRESS_BYTES);
   const length = driver.native.rs_socket_name(fd, 1, bytes, bytes.byteLength);
-  return decodeAddress(bytes.subarray(0, Math.max(0, length)));
+  return length <= 0 ? gone : decodeSocketAddress(bytes.subarray(0, length));
 }
 
-/** Options of {@linkcode connect}: those of `Deno.connect`, and the operation's own. */
-export interface ConnectOptions extends OperationOptions {
+/** Options of {@linkcode connect}: those of `Deno.connect`, the socket's, and the operation's own. */
+export interface ConnectOptions extends OperationOptions, TcpOptions {
   /** A numeric address, or a name for the system's resolver. Default: "127.0.0.1". */
   hostname?: string;
   /** 0 to 65535. */
   port: number;
-  /** The one transport there is so far. */
+  /** TCP, which is the default; for Unix see {@linkcode UnixConnectOptions}. */
   transport?: "tcp";
   /** The ring of the connection's operations. Default: the default ring. */
   ring?: Ring;
 }
 
+/** Options of {@linkcode connect} for Unix sockets: those of `Deno.connect`, and the operation's own. */
+export interface UnixConnectOptions extends OperationOptions, BufferSizeOptions {
+  /** The path of the listener's socket; or, beginning with NUL, its name in the abstract namespace. */
+  path: string;
+  /** Unix. */
+  transport: "unix";
+  /** The ring of the connection's operations. Default: the default ring. */
+  ring?: Ring;
+}
+
 /**
- * Connects over TCP (`IORING_OP_CONNECT`). A name with several addresses is tried address by address. Resolving a name
- * is the system's work, not the ring's: a cancel or a deadline during it takes effect when it is done.
+ * Connects over TCP, or to a Unix socket (`IORING_OP_CONNECT`). A name with several addresses is tried address by
+ * address. Resolving a name is the system's work, not the ring's: a cancel or a deadline during it takes effect when it
+ * is done.
  *
  * @param options Where to; and `signal`, `timeout` (for all of it), `ring`.
  * @returns The connection; close it, or hold it with `await using`.
  * @throws {Deno.errors.ConnectionRefused} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and
- * `address`.
- * @throws {Deno.errors.NotCapable} Without `--allow-net`.
+ * `address` or `path`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`; and for Unix, without `--allow-read` and `--allow-write`.
  *
  * @example
  * ```ts
@@ -323,7 +353,37 @@ export interface ConnectOptions extends OperationOptions {
  * await server.read(new Uint8Array(5)); // 5
  * ```
  */
-export async function connect(options: ConnectOptions): Promise<Conn> {
+export function connect(options: ConnectOptions): Promise<Conn>;
+/**
+ * Connects to a Unix socket.
+ *
+ * @example
+ * ```ts
+ * import { connect, listen } from "@ringscope/ringscope";
+ *
+ * const directory = await Deno.makeTempDir();
+ * const path = `${directory}/echo.sock`;
+ * {
+ *   await using listener = await listen({ transport: "unix", path });
+ *   await using client = await connect({ transport: "unix", path });
+ *   await using server = await listener.accept();
+ *   await client.writeAll(new TextEncoder().encode("hello"));
+ *   await server.read(new Uint8Array(5)); // 5
+ * }
+ * await Deno.remove(directory, { recursive: true }); // a listener does not remove its path
+ * ```
+ */
+export function connect(options: UnixConnectOptions): Promise<Conn<Deno.UnixAddr>>;
+export async function connect(
+  options: ConnectOptions | UnixConnectOptions,
+): Promise<Conn | Conn<Deno.UnixAddr>> {
+  checkSocketOptions(options);
+  if (options.transport === "unix") {
+    const address = encodeUnixAddress(options.path);
+    requireUnix(options.path);
+    return born(await connectTo<Deno.UnixAddr>(driverOf(options.ring), address, options));
+  }
+  checkTransport(options.transport);
   const hostname = options.hostname ?? "127.0.0.1";
   const port = checkPort(options.port);
   requireNet(showAddress(hostname, port));
@@ -333,7 +393,7 @@ export async function connect(options: ConnectOptions): Promise<Conn> {
   for (const address of await resolve(hostname, port)) {
     const timeout = deadline === Infinity ? options.timeout : Math.max(0, deadline - performance.now());
     try {
-      return born(await connectTo(driver, address, { ...options, timeout }));
+      return born(await connectTo<Deno.NetAddr>(driver, address, { ...options, timeout }));
     } catch (error) {
       // An address that can't be reached is passed over; a cancelled or overdue connect is over.
       if (!(error instanceof Error) || !("errno" in error)) throw error;
@@ -343,32 +403,39 @@ export async function connect(options: ConnectOptions): Promise<Conn> {
   throw failure;
 }
 
-async function connectTo(driver: Driver, address: Uint8Array, options: ConnectOptions): Promise<Conn> {
-  const remoteAddr = decodeAddress(address);
-  const subject = { address: showAddress(remoteAddr.hostname, remoteAddr.port) };
-  const fd = driver.native.rs_socket(familyOf(address), SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+async function connectTo<Address extends Deno.Addr>(
+  driver: Driver,
+  address: Uint8Array,
+  options: ConnectOptions | UnixConnectOptions,
+): Promise<Conn<Address>> {
+  const family = familyOf(address);
+  const remoteAddr = decodeSocketAddress(address);
+  const subject = subjectOf(remoteAddr);
+  const fd = driver.native.rs_socket(family, SOCK_STREAM | SOCK_CLOEXEC, family === AF_UNIX ? 0 : IPPROTO_TCP);
   if (fd < 0) throw systemError(fd, "connect", subject);
   const descriptor = new Descriptor(fd, "connection", options.ring, socketTraits, subject);
   try {
+    setSocketOptions(driver.native, fd, options, "connect", subject);
     const request = descriptor.request(Op.CONNECT, "connect");
     request.operands = [{ word: OperandWord.Address, bytes: address.byteLength, input: address }];
     request.offset = address.byteLength;
-    request.pollable = true;
+    // A Unix listener whose backlog is full can't be polled for: a worker waits for it.
+    request.pollable = family !== AF_UNIX;
     await driver.start(request, options);
   } catch (error) {
     await descriptor.close();
     throw error;
   }
-  return new Conn(descriptor, null, remoteAddr);
+  return new Conn(descriptor, null, remoteAddr as Address);
 }
 
-/** Options of {@linkcode listen}: those of `Deno.listen`. */
-export interface ListenOptions {
+/** Options of {@linkcode listen}: those of `Deno.listen`, and the socket's, which accepted connections inherit. */
+export interface ListenOptions extends TcpOptions {
   /** A numeric address, or a name for the system's resolver. Default: "0.0.0.0", every IPv4 address. */
   hostname?: string;
   /** 0 to 65535; 0 lets the kernel choose. */
   port: number;
-  /** The one transport there is so far. */
+  /** TCP, which is the default; for Unix see {@linkcode UnixListenOptions}. */
   transport?: "tcp";
   /** Lets several listeners share the port; the kernel spreads connections over them. Default: `false`. */
   reusePort?: boolean;
@@ -378,14 +445,30 @@ export interface ListenOptions {
   ring?: Ring;
 }
 
+/** Options of {@linkcode listen} for Unix sockets. */
+export interface UnixListenOptions extends BufferSizeOptions {
+  /**
+   * Where the socket is made; closing does not remove it, and one that is there already is an address in use. Or,
+   * beginning with NUL, a name in the abstract namespace (`unix(7)`), which is gone with the listener.
+   */
+  path: string;
+  /** Unix. */
+  transport: "unix";
+  /** Connections that wait to be accepted, at the most. Default: 511. */
+  backlog?: number;
+  /** The ring of the listener and its connections. Default: the default ring. */
+  ring?: Ring;
+}
+
 /**
- * Listens on TCP. Other than `Deno.listen` it returns a promise, because a name may have to be resolved.
+ * Listens on TCP, or on a Unix socket. Other than `Deno.listen` it returns a promise, because a name may have to be
+ * resolved.
  *
  * @param options Where; and `reusePort`, `backlog`, `ring`.
  * @returns The listener; close it, or hold it with `await using`.
  * @throws {Deno.errors.AddrInUse} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and
- * `address`.
- * @throws {Deno.errors.NotCapable} Without `--allow-net`.
+ * `address` or `path`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`; and for Unix, without `--allow-read` and `--allow-write`.
  *
  * @example
  * ```ts
@@ -395,27 +478,59 @@ export interface ListenOptions {
  * console.log(listener.addr.port);
  * ```
  */
-export async function listen(options: ListenOptions): Promise<Listener> {
+export function listen(options: ListenOptions): Promise<Listener>;
+/**
+ * Listens on a Unix socket.
+ *
+ * @example
+ * ```ts
+ * import { listen } from "@ringscope/ringscope";
+ *
+ * await using listener = await listen({ transport: "unix", path: "\0ringscope example" });
+ * console.log(listener.addr.path);
+ * ```
+ */
+export function listen(options: UnixListenOptions): Promise<Listener<Deno.UnixAddr>>;
+export async function listen(
+  options: ListenOptions | UnixListenOptions,
+): Promise<Listener | Listener<Deno.UnixAddr>> {
+  checkSocketOptions(options);
+  if (options.transport === "unix") {
+    const address = encodeUnixAddress(options.path);
+    requireUnix(options.path);
+    return listenOn<Deno.UnixAddr>(address, options, { path: options.path });
+  }
+  checkTransport(options.transport);
   const hostname = options.hostname ?? "0.0.0.0";
   const port = checkPort(options.port);
   const subject = { address: showAddress(hostname, port) };
   requireNet(subject.address);
+  driverOf(options.ring).admit(undefined);
+  const [address] = await resolve(hostname, port);
+  return listenOn<Deno.NetAddr>(address, options, subject);
+}
+
+function listenOn<Address extends Deno.Addr>(
+  address: Uint8Array<ArrayBuffer>,
+  options: ListenOptions | UnixListenOptions,
+  subject: Subject,
+): Listener<Address> {
   const driver = driverOf(options.ring);
   driver.admit(undefined);
-  const [address] = await resolve(hostname, port);
   const { native } = driver;
-  const fd = native.rs_socket(familyOf(address), SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+  const family = familyOf(address);
+  const fd = native.rs_socket(family, SOCK_STREAM | SOCK_CLOEXEC, family === AF_UNIX ? 0 : IPPROTO_TCP);
   if (fd < 0) throw systemError(fd, "listen", subject);
   const attempt = (result: number) => {
     if (result < 0) throw systemError(result, "listen", subject);
   };
   try {
-    attempt(native.rs_set_socket_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
-    if (options.reusePort) attempt(native.rs_set_socket_option(fd, SOL_SOCKET, SO_REUSEPORT, 1));
+    if (family !== AF_UNIX) attempt(native.rs_set_socket_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
+    setSocketOptions(native, fd, options, "listen", subject);
     attempt(native.rs_bind(fd, address, address.byteLength));
     attempt(native.rs_listen(fd, options.backlog ?? DEFAULT_BACKLOG));
     const descriptor = new Descriptor(fd, "listener", options.ring, socketTraits, subject);
-    return born(new Listener(descriptor, options.ring, localAddress(driver, fd)));
+    return born(new Listener(descriptor, options.ring, localAddress(driver, fd) as Address));
   } catch (error) {
     native.rs_close(fd);
     throw error;
@@ -455,25 +570,12 @@ export function socketpair(options: SocketpairOptions = {}): [Conn<Deno.UnixAddr
   return [conn(fds[0]), conn(fds[1])];
 }
 
-function localAddress(driver: Driver, fd: number): Deno.NetAddr {
-  const bytes = new Uint8Array(ADDRESS_BYTES);
-  const length = driver.native.rs_socket_name(fd, 0, bytes, bytes.byteLength);
-  if (length < 0) throw systemError(length, "getsockname");
-  return decodeAddress(bytes.subarray(0, length));
+/** What errors say of an address. */
+function subjectOf(address: Deno.NetAddr | Deno.UnixAddr): Subject {
+  return "path" in address ? { path: address.path } : { address: showAddress(address.hostname, address.port) };
 }
 
-function checkPort(port: number): number {
-  if (!Number.isInteger(port) || port < 0 || port > 65535) {
-    throw new RangeError(`port must be an integer from 0 to 65535, not ${port}`);
-  }
-  return port;
-}
-
-/** The addresses of a host: the one it is, if it is numeric, else those that the system's resolver knows. */
-async function resolve(hostname: string, port: number): Promise<Uint8Array<ArrayBuffer>[]> {
-  const numeric = encodeAddress(hostname, port);
-  if (numeric !== null) return [numeric];
-  const { lookup } = await import("node:dns/promises");
-  const found = await lookup(hostname, { all: true });
-  return found.map(({ address }) => encodeAddress(address, port)!);
+function checkTransport(transport: string | undefined): void {
+  if (transport === undefined || transport === "tcp") return;
+  throw new TypeError(`transport must be "tcp" or "unix", not ${JSON.stringify(transport)}`);
 }

@@ -131,6 +131,8 @@ export interface Operand {
   readonly output?: Uint8Array;
   /** Whether only as many bytes as the result says are there: the rest of `output` is left alone. */
   readonly outputsResult?: boolean;
+  /** Who looks, after a success, at what the kernel has left there, for as long as the call takes. */
+  readonly inspect?: (bytes: Uint8Array<ArrayBuffer>) => void;
   /** Addresses of other operands that stand in this one: at which byte, and which operand. */
   readonly pointers?: readonly (readonly [at: number, operand: number])[];
 }
@@ -180,9 +182,10 @@ function layOperands(
 
 function deliverOperands(request: Request, operands: readonly Operand[]): void {
   let start = 0;
-  for (const { bytes, output, outputsResult } of operands) {
+  for (const { bytes, output, outputsResult, inspect } of operands) {
+    const filled = outputsResult ? Math.min(bytes, request.result) : bytes;
+    inspect?.(request.block!.bytes.subarray(start, start + filled));
     if (output !== undefined) {
-      const filled = outputsResult ? Math.min(bytes, request.result) : bytes;
       if (output.byteLength < filled) {
         request.failure = new TypeError(
           `The buffer was detached or made smaller while ${request.operation} was in flight`,

@@ -4,6 +4,7 @@ const { symbols } = Deno.dlopen("libc.so.6", {
   close: { parameters: ["i32"], result: "i32" },
   dup: { parameters: ["i32"], result: "i32" },
   getppid: { parameters: [], result: "i32" },
+  getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
   open: { parameters: ["buffer", "i32"], result: "i32" },
   mkfifo: { parameters: ["buffer", "u32"], result: "i32" },
@@ -28,6 +29,13 @@ export function close(fd: number): void {
 /** `dup(2)`. */
 export function dup(fd: number): number {
   return checked("dup", symbols.dup(fd));
+}
+
+/** `getsockopt(2)` of an option that is an integer. */
+export function socketOption(fd: number, level: number, name: number): number {
+  const value = new Int32Array(1);
+  checked("getsockopt", symbols.getsockopt(fd, level, name, value, new Uint32Array([4])));
+  return value[0];
 }
 
 /** A system call that does nothing: the kernel runs what work it has put off for this thread. */
