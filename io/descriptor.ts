@@ -32,6 +32,7 @@ const FIRST_CHUNK_BYTES = 64 << 10;
 /** An open descriptor: whose requests are its own, and which closes once the last of them is back. */
 export class Descriptor implements RequestOwner {
   pending = 0;
+  referenced = true;
   onIdle: (() => void) | null = null;
   readonly fd: number;
   readonly subject: Subject | undefined;

@@ -25,6 +25,7 @@ import {
   setSocketOptions,
   type TcpOptions,
 } from "./socket_options.ts";
+import { readableStream, writableStream } from "./streams.ts";
 
 const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0o2000000;
@@ -56,10 +57,13 @@ const ACCEPT_RETRIES = new Map<number, number>([
 export let descriptorOfConn: (conn: Conn<Deno.Addr>) => Descriptor;
 
 /** A connection: a stream of bytes each way. */
-export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisposable {
+export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisposable, Disposable {
   readonly #descriptor: Descriptor;
   #localAddr: Address | null;
   readonly #remoteAddr: Address;
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
+  #writable: WritableStream<Uint8Array> | undefined;
+  #endedStreams = 0;
 
   static {
     descriptorOfConn = (conn) => conn.#descriptor;
@@ -177,6 +181,51 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
     setKeepAlive(this.#descriptor, keepAlive);
   }
 
+  /**
+   * What arrives, as a stream of bytes. It reads only when it is read from. At the end of the bytes it ends, and the
+   * connection stays open for what is to be written, until {@linkcode Conn.writable} is closed too; cancelling it, or a
+   * read that fails, closes the connection.
+   */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    return this.#readable ??= readableStream({
+      read: (p) => this.read(p),
+      end: () => this.#endStream(),
+      abandon: () => this.close(),
+    });
+  }
+
+  /**
+   * What is to be sent, as a stream. Closing it tells the other end, as {@linkcode Conn.closeWrite} does, and closes the
+   * connection if {@linkcode Conn.readable} has ended too; aborting it, or a write that fails, closes the connection.
+   */
+  get writable(): WritableStream<Uint8Array> {
+    return this.#writable ??= writableStream({
+      writeAll: (p, options) => this.writeAll(p, options),
+      end: async () => {
+        await this.closeWrite();
+        await this.#endStream();
+      },
+      abandon: () => this.close(),
+    });
+  }
+
+  async #endStream(): Promise<void> {
+    if (++this.#endedStreams === 2) await this.close();
+  }
+
+  /** Has operations in flight keep the process alive, as they do unless {@linkcode Conn.unref} was called. */
+  ref(): void {
+    this.#descriptor.driver.reference(this.#descriptor, true);
+  }
+
+  /**
+   * Has operations in flight not keep the process alive. (With the `"thread"` doorbell, which is the only one before
+   * Deno 2.7, they do all the same.)
+   */
+  unref(): void {
+    this.#descriptor.driver.reference(this.#descriptor, false);
+  }
+
   /** Closes the connection; what is in flight on it rejects with `Deno.errors.BadResource`. Twice is once. */
   close(): Promise<void> {
     return this.#descriptor.close();
@@ -186,11 +235,16 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+
+  /** Begins to close the connection, and does not wait for it: `await using` does. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 /** A socket that waits for connections. Iterating over it accepts one after another until it is closed. */
 export class Listener<Address extends Deno.Addr = Deno.NetAddr>
-  implements AsyncDisposable, AsyncIterable<Conn<Address>> {
+  implements AsyncDisposable, Disposable, AsyncIterable<Conn<Address>> {
   readonly #descriptor: Descriptor;
   readonly #ring: Ring | undefined;
   /** The address it listens on, with the port that the kernel chose if none was asked for. */
@@ -243,6 +297,24 @@ export class Listener<Address extends Deno.Addr = Deno.NetAddr>
   /** The same as {@linkcode Listener.close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Begins to close the listener, and does not wait for it: `await using` does. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** Has an accept in flight keep the process alive, as it does unless {@linkcode Listener.unref} was called. */
+  ref(): void {
+    this.#descriptor.driver.reference(this.#descriptor, true);
+  }
+
+  /**
+   * Has an accept in flight not keep the process alive. (With the `"thread"` doorbell, which is the only one before Deno
+   * 2.7, it does all the same.)
+   */
+  unref(): void {
+    this.#descriptor.driver.reference(this.#descriptor, false);
   }
 
   /**

@@ -49,13 +49,18 @@ export class Doorbell {
   }
 
   /**
-   * Keeps the process alive and rings once when there is a completion; one that is armed already stays so. Returns 0,
-   * or the negative errno of a refusal that passes (EAGAIN): then it is not armed.
+   * Rings once when there is a completion, and keeps the process alive meanwhile, if it is to; one that is armed already
+   * stays so. Returns 0, or the negative errno of a refusal that passes (EAGAIN): then it is not armed. A thread that
+   * waits always keeps the process alive.
    */
-  arm(): number {
+  arm(keepAlive: boolean): number {
     if (this.#bell === null) this.#bell = this.#hang(this.#wanted ?? "thread");
     else if (this.#wanted === undefined && ++this.#sleeps === SLEEPS_BEFORE_PIPE) this.#improve();
-    return this.#bell.arm();
+    if (!keepAlive && this.#wanted === undefined && this.#sleeps < SLEEPS_BEFORE_PIPE) {
+      this.#sleeps = SLEEPS_BEFORE_PIPE;
+      this.#improve();
+    }
+    return this.#bell.arm(keepAlive);
   }
 
   /**
@@ -90,7 +95,7 @@ export class Doorbell {
 /** One way to wake the event loop. */
 interface Bell {
   readonly kind: DoorbellKind;
-  arm(): number;
+  arm(keepAlive: boolean): number;
   rest(): boolean;
   close(): void;
 }
@@ -153,8 +158,10 @@ class PipeBell implements Bell {
     this.#bell.rewind(2);
   }
 
-  arm(): number {
-    if (!this.#referenced) {
+  arm(keepAlive: boolean): number {
+    if (!keepAlive) {
+      this.rest();
+    } else if (!this.#referenced) {
       this.#referenced = true;
       this.#socket.ref();
     }

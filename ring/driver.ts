@@ -109,6 +109,8 @@ export class Driver implements RequestHost {
   /** Transfers that are to be used again. */
   readonly #spares: Request[] = [];
   #inFlight = 0;
+  /** Those of them that don't keep the process alive. */
+  #unreferenced = 0;
   /** CQEs that the kernel owes. */
   #owed = 0;
   #flushScheduled = false;
@@ -293,6 +295,14 @@ export class Driver implements RequestHost {
     if (lane.waiting.length === 0) this.#crowdedLanes.delete(lane);
   }
 
+  /** Says whether an owner's requests, those in flight included, keep the process alive. */
+  reference(owner: RequestOwner, referenced: boolean): void {
+    if (owner.referenced === referenced) return;
+    owner.referenced = referenced;
+    this.#unreferenced += referenced ? -owner.pending : owner.pending;
+    if (owner.pending > 0) this.#schedule();
+  }
+
   /** Stops all that is in flight on an open file; for its close. */
   cancelOwned(owner: RequestOwner, reason: unknown): void {
     this.#cancelAll(reason, (request) => request.owner === owner);
@@ -360,7 +370,10 @@ export class Driver implements RequestHost {
   #enqueue(request: Request): void {
     for (let link: Request | null = request; link !== null; link = link.nextLink) {
       this.#inFlight++;
-      if (link.owner !== null) link.owner.pending++;
+      if (link.owner !== null) {
+        link.owner.pending++;
+        if (!link.owner.referenced) this.#unreferenced++;
+      }
     }
     const { lane } = request;
     if (lane === null) {
@@ -401,7 +414,7 @@ export class Driver implements RequestHost {
     } else if (moved || ++this.#idleTurns < PATIENCE_TURNS) {
       this.#schedule();
     } else {
-      const refused = this.#doorbell.arm();
+      const refused = this.#doorbell.arm(this.#inFlight > this.#unreferenced);
       if (refused < 0) this.#onRefusal(refused);
     }
   };
@@ -668,7 +681,10 @@ export class Driver implements RequestHost {
     }
     if (group === null) leaveTokens(request);
     else if (--group.unsettled === 0) leaveTokens(group);
-    if (owner !== null && --owner.pending === 0) owner.onIdle?.();
+    if (owner !== null) {
+      if (!owner.referenced) this.#unreferenced--;
+      if (--owner.pending === 0) owner.onIdle?.();
+    }
     if (--this.#inFlight === 0 && this.#yielding !== null) {
       // Nobody waits for what comes after the loop's turn: no timer is left behind for it.
       clearImmediate(this.#yielding);

@@ -45,6 +45,8 @@ export interface OperationOptions {
 export interface RequestOwner {
   /** Requests in flight on it. Kept by the ring. */
   pending: number;
+  /** Whether requests in flight on it keep the process alive; see `Driver.reference`. */
+  referenced: boolean;
   /** Called when `pending` has come down to 0, if set. */
   onIdle: (() => void) | null;
   /** Takes bytes that were read but could not be delivered, to deliver them to the next read. */
