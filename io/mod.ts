@@ -24,6 +24,7 @@ export {
   type UnixListenDatagramOptions,
 } from "./datagram.ts";
 export { File, open, type OpenOptions, stderr, stdin, stdout } from "./file.ts";
+export { type ConnDuplex, toDuplex } from "./node_stream.ts";
 export { pipe, type PipeOptions, PipeReader, PipeWriter } from "./pipe.ts";
 export { sleep, type SleepOptions } from "./sleep.ts";
 export {

@@ -1,7 +1,7 @@
 /** `Conn` and `Listener` where Deno's are asked for: their types, their streams, `ref` and `unref`, `using`. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type Conn, connect, defaultRing, listen, type Listener, scope, socketpair } from "../mod.ts";
-import { assertDescriptors, descriptors } from "./support/descriptors.ts";
+import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import * as libc from "./support/libc.ts";
 import { program } from "./support/program.ts";
 import { doorbells } from "./support/rings.ts";
@@ -179,7 +179,7 @@ Deno.test("writable: what is not bytes is refused, and a broken connection is th
 });
 
 Deno.test("an echo by readable.pipeTo(writable) leaves nothing open when both sides have ended", async () => {
-  const before = descriptors();
+  const before = sockets();
   const listener = await listen({ hostname: "127.0.0.1", port: 0 });
   const serving = listener.accept().then((conn) => conn.readable.pipeTo(conn.writable));
   const client = await connect({ port: listener.addr.port });
@@ -191,11 +191,11 @@ Deno.test("an echo by readable.pipeTo(writable) leaves nothing open when both si
   assertEquals(new Uint8Array(await answer), data);
   await serving;
   await listener.close();
-  await assertDescriptors(before);
+  await assertDescriptors(before, sockets);
 });
 
 Deno.test("using begins the close: the other end sees it", async () => {
-  const before = descriptors();
+  const before = sockets();
   {
     using listener = await listen({ hostname: "127.0.0.1", port: 0 });
     await using client = await connect({ port: listener.addr.port });
@@ -204,7 +204,7 @@ Deno.test("using begins the close: the other end sees it", async () => {
     }
     assertEquals(await client.read(new Uint8Array(1)), null);
   }
-  await assertDescriptors(before);
+  await assertDescriptors(before, sockets);
 });
 
 // A thread that waits keeps the process alive: it takes the pipe.

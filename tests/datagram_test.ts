@@ -10,7 +10,7 @@ import {
   type SystemErrorFields,
   timeout,
 } from "../mod.ts";
-import { assertDescriptors, descriptors } from "./support/descriptors.ts";
+import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import { until } from "./support/until.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -175,7 +175,7 @@ Deno.test("a connected socket needs no address, and hears the one it is connecte
 });
 
 Deno.test("that nobody is there is ConnectionRefused for the receive in flight and for the next send", async () => {
-  const before = descriptors();
+  const before = sockets();
   const gone = await udp();
   const { port } = gone.addr;
   await gone.close();
@@ -187,7 +187,7 @@ Deno.test("that nobody is there is ConnectionRefused for the receive in flight a
   await client.send(bytes("anybody?"));
   await assertRejects(() => client.send(bytes("really?")), Deno.errors.ConnectionRefused, "send");
   await client.close();
-  await assertDescriptors(before);
+  await assertDescriptors(before, sockets);
 });
 
 Deno.test("without an address and not connected, send fails with EDESTADDRREQ", async () => {
@@ -199,7 +199,7 @@ Deno.test("without an address and not connected, send fails with EDESTADDRREQ", 
 Deno.test("an address in use is AddrInUse, one that is not ours AddrNotAvailable, and nothing is left open", async () => {
   await using first = await udp();
   const { port } = first.addr;
-  const before = descriptors();
+  const before = sockets();
   const again = await assertRejects(() => listenDatagram({ transport: "udp", hostname: "127.0.0.1", port })) as
     & Error
     & SystemErrorFields;
@@ -214,7 +214,7 @@ Deno.test("an address in use is AddrInUse, one that is not ours AddrNotAvailable
   await assertRejects(() => first.send("text", first.addr), TypeError);
   // @ts-expect-error: not bytes
   await assertRejects(() => first.receive("text"), TypeError);
-  await assertDescriptors(before);
+  await assertDescriptors(before, sockets);
 });
 
 Deno.test("reuseAddress and reusePort share an address", async () => {

@@ -8,7 +8,7 @@ import {
   socketpair,
   type SystemErrorFields,
 } from "../mod.ts";
-import { assertDescriptors, descriptors } from "./support/descriptors.ts";
+import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import * as libc from "./support/libc.ts";
 
 const TCP = 6;
@@ -99,7 +99,7 @@ Deno.test("buffer sizes hold for datagrams and Unix sockets too", async () => {
 });
 
 Deno.test("what makes no sense is refused before there is a socket", async () => {
-  const before = descriptors();
+  const before = sockets();
   const bad = [
     { keepAlive: { idleSeconds: 0 } },
     { keepAlive: { intervalSeconds: 0.5 } },
@@ -113,7 +113,7 @@ Deno.test("what makes no sense is refused before there is a socket", async () =>
   }
   await assertRejects(() => listen({ port: 0, backlog: -1 }), RangeError, "backlog");
   await assertRejects(() => listenDatagram({ transport: "udp", port: 0, sendBufferSize: 0 }), RangeError);
-  await assertDescriptors(before);
+  await assertDescriptors(before, sockets);
 });
 
 Deno.test("an option that the socket does not have is an error with its errno; a closed one is BadResource", async () => {

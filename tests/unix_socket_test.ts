@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/assert";
 import { connect, defaultRing, listen, type SystemErrorFields, timeout } from "../mod.ts";
-import { assertDescriptors, descriptors } from "./support/descriptors.ts";
+import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import { program } from "./support/program.ts";
 import { until } from "./support/until.ts";
 
@@ -69,13 +69,13 @@ Deno.test("Unix: ENOENT, ECONNREFUSED and EADDRINUSE name the path and leave not
       return [code, operation, path];
     };
     const listener = await listen({ transport: "unix", path });
-    const before = descriptors();
+    const before = sockets();
     const inUse = await assertRejects(() => listen({ transport: "unix", path }));
     assertInstanceOf(inUse, Deno.errors.AddrInUse);
     assertEquals(fields(inUse), ["EADDRINUSE", "listen", path]);
-    await assertDescriptors(before);
+    await assertDescriptors(before, sockets);
     await listener.close();
-    const without = descriptors();
+    const without = sockets();
     for (let i = 0; i < 10; i++) {
       const refused = await assertRejects(() => connect({ transport: "unix", path }));
       assertInstanceOf(refused, Deno.errors.ConnectionRefused);
@@ -85,7 +85,7 @@ Deno.test("Unix: ENOENT, ECONNREFUSED and EADDRINUSE name the path and leave not
     const missing = await assertRejects(() => connect({ transport: "unix", path }));
     assertInstanceOf(missing, Deno.errors.NotFound);
     assertEquals(fields(missing), ["ENOENT", "connect", path]);
-    await assertDescriptors(without);
+    await assertDescriptors(without, sockets);
   }));
 
 Deno.test("Unix: 107 bytes of path are the most, and a path that is none is refused", () =>
@@ -114,7 +114,7 @@ Deno.test("Unix: a connect to a listener whose backlog is full waits; a timeout 
   const path = "\0ringscope full backlog";
   await using listener = await listen({ transport: "unix", path, backlog: 0 });
   await using _first = await connect({ transport: "unix", path });
-  const before = descriptors();
+  const before = sockets();
   const overdue = await assertRejects(() => connect({ transport: "unix", path, timeout: 30 })) as DOMException;
   assertEquals(overdue.name, "TimeoutError");
   await assertRejects(() => timeout(30, () => connect({ transport: "unix", path })), DOMException);
@@ -123,7 +123,7 @@ Deno.test("Unix: a connect to a listener whose backlog is full waits; a timeout 
   await until("the connect is in flight", () => defaultRing().inFlight > 0);
   controller.abort(new Error("enough"));
   await aborted;
-  await assertDescriptors(before);
+  await assertDescriptors(before, sockets);
   const second = connect({ transport: "unix", path });
   await using _a = await listener.accept();
   await using _second = await second;
