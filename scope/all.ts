@@ -13,7 +13,7 @@ import {
   reportedReason,
   runUnder,
 } from "./cancellation.ts";
-import { functionsOf } from "./functions.ts";
+import { functionsOf, inLanes, requireConcurrency } from "./functions.ts";
 import { disposeUnclaimed } from "./ownership.ts";
 
 /** Options of {@linkcode all}. */
@@ -49,14 +49,11 @@ export async function all<const Fns extends readonly (() => unknown)[]>(
 ): Promise<{ -readonly [Key in keyof Fns]: Awaited<ReturnType<Fns[Key]>> }> {
   const list = functionsOf("all", fns);
   const { concurrency = Infinity } = options;
-  if (concurrency !== Infinity && !(Number.isInteger(concurrency) && concurrency >= 1)) {
-    throw new RangeError(`concurrency must be an integer of 1 or more, or Infinity: ${concurrency}`);
-  }
+  requireConcurrency(concurrency);
   const token = new CancelToken(CancelToken.current() ?? null);
   const values: unknown[] = new Array(list.length);
   const fulfilled: CancelToken[] = new Array(list.length);
   const errors: unknown[] = [];
-  let next = 0;
   let completed = 0;
 
   const runOne = async (i: number) => {
@@ -71,13 +68,9 @@ export async function all<const Fns extends readonly (() => unknown)[]>(
       token.cancel(abortError("Another function of all failed", { cause: error }));
     }
   };
-  const runNext = async () => {
-    while (next < list.length && !token.cancelled) await runOne(next++);
-  };
   try {
     const leaveSignal = joinSignal(token, options.signal);
-    const lanes = Math.min(concurrency, list.length);
-    await Promise.all(Array.from({ length: lanes }, concurrency === Infinity ? (_, i) => runOne(i) : runNext));
+    await inLanes(list.length, concurrency, token, runOne);
     leaveSignal();
     if (completed === list.length) return values as { -readonly [Key in keyof Fns]: Awaited<ReturnType<Fns[Key]>> };
     for (const i of fulfilled.keys()) {

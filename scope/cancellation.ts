@@ -45,24 +45,24 @@ export function reportedReason(token: CancelToken): unknown {
   return reason;
 }
 
-/** Joins a token to a signal from outside; call what this returns when the token's owner has settled. */
-export function joinSignal(token: CancelToken, signal: AbortSignal | undefined): () => void {
+/** Joins a token, or a wait, to a signal from outside; call what this returns when its owner has settled. */
+export function joinSignal(target: Cancellable, signal: AbortSignal | undefined): () => void {
   if (signal === undefined) return nothing;
   const outside = tokenOf(signal);
   if (outside.cancelled) {
-    token.cancel(outside.reason);
+    target.cancel(outside.reason);
     return nothing;
   }
-  const forward = new Forward(token);
+  const forward = new Forward(target);
   outside.join(forward);
   return () => outside.leave(forward);
 }
 
-/** Carries the cancellation of a signal's token on to a scope's. */
+/** Carries the cancellation of a signal's token on. */
 class Forward extends Cancellable {
-  readonly #to: CancelToken;
+  readonly #to: Cancellable;
 
-  constructor(to: CancelToken) {
+  constructor(to: Cancellable) {
     super();
     this.#to = to;
   }

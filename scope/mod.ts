@@ -4,9 +4,11 @@
  * @module
  */
 export { all, type AllOptions } from "./all.ts";
+export { any } from "./any.ts";
 export type { CancelOptions } from "./cancellation.ts";
 export { race } from "./race.ts";
 export { Scope, scope, type SpawnOptions } from "./scope.ts";
+export { settled } from "./settled.ts";
 export { shield } from "./shield.ts";
 export { Task } from "./task.ts";
 export { timeout } from "./timeout.ts";
