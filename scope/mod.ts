@@ -6,6 +6,7 @@
 export { all, type AllOptions } from "./all.ts";
 export { any } from "./any.ts";
 export type { CancelOptions } from "./cancellation.ts";
+export { Channel, channel, ChannelClosedError } from "./channel.ts";
 export { map, type MapOptions } from "./map.ts";
 export { race } from "./race.ts";
 export { Scope, scope, type SpawnOptions } from "./scope.ts";
