@@ -40,6 +40,10 @@ export class CancelToken extends Cancellable {
   reason: unknown = undefined;
   /** Called when this is cancelled, before those who have joined are told. */
   onCancel: ((reason: unknown) => void) | null = null;
+  /** Whether `stop` was called, and why. */
+  stopping: { readonly reason: unknown } | null = null;
+  /** Called when this, or a token around it that reaches in here, is asked to come to an end. */
+  onStop: ((reason: unknown) => void) | null = null;
   /** Whether its owner has settled. */
   #released = false;
   /** Those who have joined and have not been told of a cancel, from the newest to the oldest. */
@@ -119,6 +123,22 @@ export class CancelToken extends Cancellable {
       token.onCancel?.(reason);
       token.#tell(reason, null);
     }
+  }
+
+  /**
+   * Asks for an end of what goes on under this token, once. It is a wish: nothing is cancelled, and a cancel may follow.
+   * All tokens below hear of it; those that come later look around themselves.
+   */
+  stop(reason: unknown): void {
+    if (this.stopping !== null) return;
+    this.stopping = { reason };
+    const tokens: CancelToken[] = [this];
+    for (const token of tokens) {
+      for (let member = token.#last; member !== null; member = member.previous) {
+        if (member instanceof CancelToken && !member.shielded) tokens.push(member);
+      }
+    }
+    for (const token of tokens) token.onStop?.(reason);
   }
 
   #mark(reason: unknown, tokens: CancelToken[]): void {

@@ -31,6 +31,47 @@ export function isCancellation(error: unknown, token: CancelToken): boolean {
   return false;
 }
 
+/** The wish to end that reaches a token, of the innermost that was asked; `null` where there is none. */
+export function stopOf(token: CancelToken): { readonly reason: unknown } | null {
+  for (let at: CancelToken | null = token; at !== null; at = at.shielded ? null : at.parent) {
+    if (at.stopping !== null) return at.stopping;
+  }
+  return null;
+}
+
+/** Whether an error is no more than an answer to such a wish: its reason, by identity. */
+export function isStop(error: unknown, token: CancelToken): boolean {
+  for (let at: CancelToken | null = token; at !== null; at = at.shielded ? null : at.parent) {
+    if (at.stopping !== null && at.stopping.reason === error) return true;
+  }
+  return false;
+}
+
+/** A signal that aborts when the token's owner is asked to end, or cancelled without having been asked. */
+export function stoppingSignal(token: CancelToken): AbortSignal {
+  const controller = new AbortController();
+  const stop = stopOf(token);
+  if (stop !== null) controller.abort(stop.reason);
+  else if (token.cancelled) controller.abort(token.reason);
+  else {
+    token.onStop = (reason) => controller.abort(reason);
+    onCancel(token, token.onStop);
+  }
+  return controller.signal;
+}
+
+/** Adds to what is called when a token is cancelled. */
+export function onCancel(token: CancelToken, listener: (reason: unknown) => void): void {
+  const before = token.onCancel;
+  token.onCancel = before === null ? listener : (reason) => (before(reason), listener(reason));
+}
+
+/** Checks a duration. */
+export function requireMilliseconds(name: string, ms: number): void {
+  if (typeof ms !== "number") throw new TypeError(`${name} must be a number of milliseconds, not ${typeof ms}`);
+  if (!(ms >= 0)) throw new RangeError(`${name} must not be negative, nor NaN: ${ms}`);
+}
+
 /**
  * The reason that a cancelled scope reports: that of the outermost one whose cancellation reaches in here. A deadline
  * that has passed counts although its timer has not been heard yet.

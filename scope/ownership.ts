@@ -16,6 +16,11 @@ export function born<Resource extends object>(resource: Resource): Resource {
   return resource;
 }
 
+/** Notes that somebody disposes of a resource in any case. */
+export function adopted(resource: object): void {
+  birthTokens.delete(resource);
+}
+
 /**
  * Disposes of a value that nobody will receive: of the resources in it that were born within that token, but not of
  * those that are in `claimed` too, which somebody receives. In a value are itself, the elements of an array, and the

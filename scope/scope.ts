@@ -8,18 +8,33 @@ import {
   abortError,
   type CancelOptions,
   isCancellation,
+  isStop,
   joinSignal,
+  onCancel,
   oneOrAll,
   reportedReason,
+  requireMilliseconds,
   runUnder,
+  stopOf,
+  stoppingSignal,
 } from "./cancellation.ts";
-import { disposeUnclaimed } from "./ownership.ts";
+import { type Alarm, clock } from "./clock.ts";
+import { adopted, disposeUnclaimed } from "./ownership.ts";
 import { Task } from "./task.ts";
 
 /** Options of {@linkcode Scope.spawn}. */
 export interface SpawnOptions {
   /** It does not keep the scope open: it is cancelled when all other children are done. Default: `false`. */
   background?: boolean;
+}
+
+/** Options of {@linkcode Scope.cancel}. */
+export interface ScopeCancelOptions {
+  /**
+   * Milliseconds in which what is going on may come to its end before it is cut off; `Infinity` never cuts it off.
+   * Default: 0.
+   */
+  grace?: number;
 }
 
 /**
@@ -122,6 +137,9 @@ export class Scope implements AsyncDisposable {
   #cancelledItself = false;
   #phase = Phase.Open;
   #controller: AbortController | null = null;
+  #stopping: AbortSignal | null = null;
+  /** Ends the grace of a cancel. */
+  #alarm: Alarm | null = null;
   #disposing: Promise<unknown> | null = null;
 
   static {
@@ -157,9 +175,31 @@ export class Scope implements AsyncDisposable {
     if (this.#controller === null) {
       this.#controller = new AbortController();
       if (this.#token.cancelled) this.#controller.abort(this.#token.reason);
-      else this.#token.onCancel = (reason) => this.#controller!.abort(reason);
+      else onCancel(this.#token, (reason) => this.#controller!.abort(reason));
     }
     return this.#controller.signal;
+  }
+
+  /**
+   * A signal that aborts when the scope is asked to come to an end, by a cancel with a grace period or by the deadline
+   * of one around it: for what is to begin nothing new, and to finish what it has begun. A cancel without grace aborts
+   * it too. A child that ends with this signal's reason has done as it was told, and that is no error of the scope.
+   *
+   * @example
+   * ```ts
+   * import { scope, sleep } from "@ringscope/ringscope";
+   *
+   * const rounds = await scope(async (s) => {
+   *   s.spawn(async () => (await sleep(5), s.cancel("enough", { grace: 1000 })));
+   *   let rounds = 0;
+   *   for (; !s.stopping.aborted; rounds++) await sleep(2); // no round is cut off
+   *   return rounds;
+   * });
+   * console.log(rounds > 0); // true
+   * ```
+   */
+  get stopping(): AbortSignal {
+    return this.#stopping ??= stoppingSignal(this.#token);
   }
 
   /**
@@ -201,12 +241,32 @@ export class Scope implements AsyncDisposable {
   /**
    * Cancels everything in the scope, for good. Cancelling twice is cancelling once: the first reason stands.
    *
+   * With a grace period the scope is asked to come to an end first, by `stopping`: nothing is refused and nothing is
+   * cut off before the grace is over, and if all has ended by then, nothing ever is. A cancel without grace, from here
+   * or from around the scope, cuts it short; a second grace changes nothing.
+   *
    * @param reason What operations reject with. Default: a `DOMException` named "AbortError".
+   * @param options `grace`, in milliseconds.
+   * @throws {RangeError} If `grace` is negative or NaN.
    */
-  cancel(reason: unknown = abortError("The scope was cancelled")): void {
-    if (this.#phase === Phase.Settled || this.#token.cancelled) return;
-    this.#cancelledItself = true;
-    this.#token.cancel(reason);
+  cancel(reason: unknown = abortError("The scope was cancelled"), options: ScopeCancelOptions = {}): void {
+    const { grace = 0 } = options;
+    requireMilliseconds("grace", grace);
+    const token = this.#token;
+    if (this.#phase === Phase.Settled || token.cancelled) return;
+    const asked = token.stopping;
+    if (grace === 0) {
+      this.#cancelledItself = true;
+      token.cancel(asked === null ? reason : asked.reason);
+    } else if (asked === null) {
+      if (grace < Infinity) {
+        this.#alarm = clock().set(grace, () => token.cancel(reason));
+        token.deadline = clock().now() + grace;
+        token.deadlineReason = () => reason;
+      }
+      this.#cancelledItself = true;
+      token.stop(reason);
+    }
   }
 
   /**
@@ -222,6 +282,36 @@ export class Scope implements AsyncDisposable {
     this.#cleanups.push(cleanup);
   }
 
+  /**
+   * Gives a resource to the scope, which disposes of it when all children have ended: a cleanup as of `defer`, in
+   * reverse order with the others. Nobody else does, whoever may be handed the resource meanwhile.
+   *
+   * @param resource Something with `Symbol.asyncDispose` or `Symbol.dispose`; the first if it has both.
+   * @returns The resource.
+   * @throws {TypeError} If it is not disposable, or the scope has settled; it is still the caller's then.
+   *
+   * @example
+   * ```ts
+   * import { open, scope } from "@ringscope/ringscope";
+   *
+   * await scope(async (s) => {
+   *   const file = s.use(await open("/proc/self/exe"));
+   *   s.spawn(() => file.read(new Uint8Array(4)));
+   * }); // the file is closed when the child has ended
+   * ```
+   */
+  use<Resource extends AsyncDisposable | Disposable>(resource: Resource): Resource {
+    const { [Symbol.asyncDispose]: disposeAsync, [Symbol.dispose]: dispose } = Object(resource);
+    const method = disposeAsync ?? dispose;
+    if (typeof method !== "function") {
+      throw new TypeError("use takes something disposable, with Symbol.asyncDispose or Symbol.dispose");
+    }
+    this.#requireOpen("use a resource");
+    this.#cleanups.push(() => method.call(resource));
+    adopted(resource);
+    return resource;
+  }
+
   /** Waits for all children and cleanups, and throws their error. */
   async [Symbol.asyncDispose](): Promise<void> {
     await (this.#disposing ??= this.#settle(true));
@@ -235,7 +325,7 @@ export class Scope implements AsyncDisposable {
     try {
       return await runUnder(token, fn);
     } catch (error) {
-      if (isCancellation(error, this.#token)) this.#cutShort = true;
+      if (isCancellation(error, this.#token) || isStop(error, this.#token)) this.#cutShort = true;
       this.#fail(error, token);
       // In a cancelled scope its own cancellation is no news: whoever awaits it is to see the scope's.
       throw this.#token.cancelled && isCancellation(error, token) ? this.#token.reason : error;
@@ -245,9 +335,12 @@ export class Scope implements AsyncDisposable {
     }
   }
 
-  /** Takes note of an error, unless it is a cancellation or the same one again, and cancels the rest. */
+  /**
+   * Takes note of an error, unless it is a cancellation, the answer to a wish to end, or the same one again, and cancels
+   * the rest.
+   */
   #fail(error: unknown, token: CancelToken): void {
-    if (isCancellation(error, token)) return;
+    if (isCancellation(error, token) || isStop(error, token)) return;
     if (!this.#errors.includes(error)) this.#errors.push(error);
     if (!this.#token.cancelled) {
       this.#token.cancel(abortError("The scope was cancelled because a part of it failed", { cause: error }));
@@ -266,10 +359,12 @@ export class Scope implements AsyncDisposable {
     const complete = fulfilled && this.#errors.length === 0 && (!this.#cutShort || this.#cancelledItself);
     if (fulfilled && !complete) await this.#cleanUp(() => disposeUnclaimed(value, this.#token));
     this.#phase = Phase.Settled;
+    if (this.#alarm !== null) await this.#alarm.stop();
     this.#leaveSignal();
     this.#token.release();
     if (complete) return value;
-    throw this.#errors.length > 0 ? oneOrAll(this.#errors) : reportedReason(this.#token);
+    if (this.#errors.length > 0) throw oneOrAll(this.#errors);
+    throw this.#token.cancelled ? reportedReason(this.#token) : stopOf(this.#token)!.reason;
   }
 
   async #childrenEnd(): Promise<void> {

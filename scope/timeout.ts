@@ -4,8 +4,25 @@
  * @module
  */
 import { CancelToken } from "./cancel_token.ts";
-import { type CancelOptions, isCancellation, joinSignal, reportedReason, runUnder } from "./cancellation.ts";
-import { clock } from "./clock.ts";
+import {
+  type CancelOptions,
+  isCancellation,
+  joinSignal,
+  reportedReason,
+  requireMilliseconds,
+  runUnder,
+  stoppingSignal,
+} from "./cancellation.ts";
+import { type Alarm, clock } from "./clock.ts";
+
+/** Options of {@linkcode timeout}. */
+export interface TimeoutOptions extends CancelOptions {
+  /**
+   * Milliseconds that the function has after the deadline to come to its end before it is cut off; `Infinity` never
+   * cuts it off. Default: none.
+   */
+  grace?: number;
+}
 
 /**
  * Runs a function under a deadline. When it passes, every operation inside is cancelled; `timeout` settles when the
@@ -16,7 +33,7 @@ import { clock } from "./clock.ts";
  * @param options `signal` joins a signal from outside.
  * @returns What `fn` returns.
  * @throws {DOMException} Named "TimeoutError", when the deadline has passed and `fn` lets that pass.
- * @throws {RangeError} If `ms` is negative or NaN.
+ * @throws {RangeError} If `ms` or `grace` is negative or NaN.
  *
  * @example
  * ```ts
@@ -29,35 +46,73 @@ import { clock } from "./clock.ts";
  * }
  * ```
  */
-export async function timeout<T>(ms: number, fn: () => T | PromiseLike<T>, options: CancelOptions = {}): Promise<T> {
-  if (typeof ms !== "number") throw new TypeError(`ms must be a number of milliseconds, not ${typeof ms}`);
-  if (!(ms >= 0)) throw new RangeError(`ms must not be negative, nor NaN: ${ms}`);
+export function timeout<T>(ms: number, fn: () => T | PromiseLike<T>, options?: CancelOptions): Promise<T>;
+/**
+ * Runs a function under a deadline with a grace period. When the deadline passes the function is told so, by the signal
+ * it gets and by `Scope.stopping` inside it; when the grace has passed as well, every operation inside is cancelled. A
+ * value that it comes to before that is a value. What it throws is thrown: the signal's reason is the `TimeoutError`.
+ *
+ * @param ms Milliseconds; fractions count, `Infinity` is no deadline.
+ * @param fn Gets a signal that aborts when the deadline passes, or with a cancel from around it.
+ * @param options `grace`, in milliseconds; `signal` joins a signal from outside.
+ *
+ * @example
+ * ```ts
+ * import { sleep, timeout } from "@ringscope/ringscope";
+ *
+ * const pages = await timeout(5, async (stopping) => {
+ *   const pages: number[] = [];
+ *   for (let page = 0; !stopping.aborted; page++) {
+ *     await sleep(2); // a page that was begun is finished
+ *     pages.push(page);
+ *   }
+ *   return pages;
+ * }, { grace: 1000 });
+ * console.log(pages.length > 0); // true
+ * ```
+ */
+export function timeout<T>(
+  ms: number,
+  fn: (stopping: AbortSignal) => T | PromiseLike<T>,
+  options: TimeoutOptions & { grace: number },
+): Promise<T>;
+export async function timeout<T>(
+  ms: number,
+  fn: (stopping: AbortSignal) => T | PromiseLike<T>,
+  options: TimeoutOptions = {},
+): Promise<T> {
+  const { grace = 0, signal } = options;
+  requireMilliseconds("ms", ms);
+  requireMilliseconds("grace", grace);
   if (typeof fn !== "function") throw new TypeError("timeout takes a function: what already runs can't be cancelled");
   const token = new CancelToken(CancelToken.current() ?? null);
   let overdue: DOMException | undefined;
-  token.deadlineReason = () => overdue = new DOMException(`Timed out after ${ms} ms`, "TimeoutError");
+  token.deadlineReason = () => overdue ??= new DOMException(`Timed out after ${ms} ms`, "TimeoutError");
+  const run = options.grace === undefined ? fn as () => T | PromiseLike<T> : () => fn(stoppingSignal(token));
   try {
-    const leaveSignal = joinSignal(token, options.signal);
+    const leaveSignal = joinSignal(token, signal);
+    const alarms: Alarm[] = [];
     try {
-      if (ms === Infinity) return await runUnder(token, fn);
-      token.deadline = clock().now() + ms;
-      const alarm = clock().set(ms, () => {
-        if (!token.cancelled) token.cancel(token.deadlineReason!());
-      });
-      try {
-        return await runUnder(token, fn);
-      } finally {
-        await alarm.stop();
+      const end = ms + grace;
+      if (end < Infinity) {
+        token.deadline = clock().now() + end;
+        alarms.push(
+          clock().set(end, () => {
+            if (!token.cancelled) token.cancel(token.deadlineReason!());
+          }),
+        );
       }
+      if (grace > 0 && ms < Infinity) alarms.push(clock().set(ms, () => token.stop(token.deadlineReason!())));
+      return await runUnder(token, run);
     } finally {
+      for (const alarm of alarms) await alarm.stop();
       leaveSignal();
       token.release();
     }
   } catch (error) {
-    if (!isCancellation(error, token)) throw error;
-    const reason = reportedReason(token);
+    const reason = isCancellation(error, token) ? reportedReason(token) : error;
     // It was made on the event loop; from here its stack leads to the caller.
-    if (reason === overdue) Error.captureStackTrace(overdue!, timeout);
+    if (overdue !== undefined && reason === overdue) Error.captureStackTrace(overdue, timeout);
     throw reason;
   }
 }
