@@ -9,6 +9,7 @@ export type { CancelOptions } from "./cancellation.ts";
 export { Channel, channel, ChannelClosedError } from "./channel.ts";
 export { map, type MapOptions } from "./map.ts";
 export { race } from "./race.ts";
+export { type Backoff, retry, type RetryOptions } from "./retry.ts";
 export { Scope, scope, type ScopeCancelOptions, type SpawnOptions } from "./scope.ts";
 export { settled } from "./settled.ts";
 export { shield } from "./shield.ts";

@@ -6,7 +6,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { all, type Scope, scope, shield, timeout } from "../scope/mod.ts";
+import { all, retry, type Scope, scope, shield, timeout } from "../scope/mod.ts";
 import { installClock } from "../scope/clock.ts";
 import { forever, manualClock, Operation, turn, watch } from "./_scope.ts";
 
@@ -254,6 +254,18 @@ Deno.test("a scope whose child ended early, asked from around it, has no value",
   }));
   await turns();
   assertEquals([inside, outcome.value], ["enough", "value"]);
+});
+
+Deno.test("a wish to end is never retried", async () => {
+  manualClock();
+  let attempts = 0;
+  const thrown = await assertRejects(() =>
+    scope(async (s) => {
+      turn().then(() => s.cancel("enough", { grace: 10 }));
+      await retry(() => (attempts++, waitFor(s.stopping)));
+    })
+  );
+  assertEquals([thrown, attempts], ["enough", 1]);
 });
 
 Deno.test("timeout(..., { grace }) tells the function at the deadline, and cuts it off when the grace is over", async () => {
