@@ -113,8 +113,8 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
   readonly #nexts = new Queue<Next<R>>();
   /** Real errors that were not thrown yet. */
   #errors: unknown[] = [];
-  /** That the iteration was cut short by a cancel from around it, which was not reported yet. */
-  #cut = false;
+  /** The reason of a cancel from around that has cut the iteration short, which was not reported yet. */
+  #cut: { reason: unknown } | null = null;
   #onBack: (() => void) | null = null;
   readonly #ended = Promise.withResolvers<void>();
 
@@ -149,7 +149,8 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
     if (this.#phase === Phase.Unstarted) this.#start();
     this.#end();
     await this.#ended.promise;
-    this.#cut = false;
+    // Whoever leaves does not ask for more.
+    this.#cut = null;
     return this.#last();
   }
 
@@ -265,7 +266,7 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
       token.cancel(abortError("The iteration of map has ended", options));
     }
     while (this.#running > 0 || this.#pulling) await new Promise<void>((resolve) => this.#onBack = resolve);
-    this.#cut = fromAround && (!this.#exhausted || this.#calls.length > 0);
+    if (fromAround && (!this.#exhausted || this.#calls.length > 0)) this.#cut = { reason: reportedReason(token) };
     if (!this.#exhausted) await this.#cleanUp(async () => void await this.#iterator.return?.());
     for (let call = this.#calls.shift(); call !== undefined; call = this.#calls.shift()) {
       const { token, result } = call;
@@ -299,9 +300,9 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
     const errors = this.#errors;
     const cut = this.#cut;
     this.#errors = [];
-    this.#cut = false;
+    this.#cut = null;
     if (errors.length > 0) throw oneOrAll(errors);
-    if (cut) throw reportedReason(this.#token);
+    if (cut !== null) throw cut.reason;
     return { done: true, value: undefined };
   }
 }

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
+import { connect, defaultRing, listen } from "../mod.ts";
 import { any, scope } from "../scope/mod.ts";
 import { born } from "../scope/ownership.ts";
 import { forever, Operation, Resource, turn, unhandledRejections, watch } from "./_scope.ts";
@@ -127,4 +128,18 @@ Deno.test("any(): nothing is an unhandled rejection", async () => {
     await any([fail("one"), fail("two")]).catch(() => {});
   });
   assertEquals(unhandled, []);
+});
+
+Deno.test("any() of connections: the first that comes about, and nothing of the others is left in the kernel", async () => {
+  await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
+  const refusing = await listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = refusing.addr;
+  await refusing.close();
+  const read = async () => {
+    await using conn = await connect({ port: listener.addr.port });
+    throw new Error(`nothing ever comes: ${await conn.read(new Uint8Array(1))}`);
+  };
+  await using conn = await any([() => connect({ port }), read, () => connect({ port: listener.addr.port })]);
+  assertEquals(conn.remoteAddr.port, listener.addr.port);
+  assertEquals(defaultRing().inFlight, 0);
 });

@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { defaultRing, pipe, sleep } from "../mod.ts";
 import { type Channel, channel, ChannelClosedError, race, scope, timeout } from "../scope/mod.ts";
 import { CancelToken } from "../scope/cancel_token.ts";
 import { born } from "../scope/ownership.ts";
@@ -317,4 +318,31 @@ Deno.test("channels: nothing is an unhandled rejection, and no order of 100,000 
     assertEquals((await settled).filter(({ status }) => status === "rejected").length, 50_000);
   });
   assertEquals(unhandled, []);
+});
+
+Deno.test("a channel between two parts of a pipeline: each waits for the other, and a failure of one ends both", async () => {
+  const { reader, writer } = await pipe();
+  const lengths: number[] = [];
+  const error = new Error("enough");
+  const thrown = await assertRejects(() =>
+    scope(async (s) => {
+      s.use(reader);
+      s.use(writer);
+      const chunks = channel<Uint8Array>(1);
+      s.spawn(async () => {
+        const buffer = new Uint8Array(4);
+        for (let n; (n = await reader.read(buffer)) !== null;) await chunks.send(buffer.slice(0, n));
+      });
+      s.spawn(async () => {
+        for await (const chunk of chunks) {
+          lengths.push(chunk.length);
+          await sleep(1);
+          if (lengths.length === 3) throw error;
+        }
+      });
+      for (;;) await writer.write(new Uint8Array(10_000));
+    })
+  );
+  assertStrictEquals(thrown, error);
+  assertEquals([lengths, defaultRing().inFlight], [[4, 4, 4], 0]);
 });

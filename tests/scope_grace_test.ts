@@ -6,9 +6,12 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
+import { connect, defaultRing, listen, sleep } from "../mod.ts";
 import { all, retry, type Scope, scope, shield, timeout } from "../scope/mod.ts";
-import { installClock } from "../scope/clock.ts";
+import { clock as installed, installClock } from "../scope/clock.ts";
 import { forever, manualClock, Operation, turn, watch } from "./_scope.ts";
+
+const kernelClock = installed();
 
 const turns = async (n = 5) => {
   for (let i = 0; i < n; i++) await turn();
@@ -403,4 +406,54 @@ Deno.test("a TimeoutError that was thrown within the grace leads to the caller's
   const rejected = assertRejects(theCaller, DOMException);
   await clock.advance(5);
   assertStringIncludes((await rejected).stack!, "theCaller");
+});
+
+Deno.test("a server that is asked to end accepts no more, and finishes what it has begun", async () => {
+  installClock(kernelClock);
+  await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const serving = Promise.withResolvers<Scope>();
+  const served = scope(async (s) => {
+    serving.resolve(s);
+    for (let served = 0;; served++) {
+      let conn;
+      try {
+        conn = await listener.accept({ signal: s.stopping });
+      } catch (error) {
+        if (s.stopping.aborted) return served;
+        throw error;
+      }
+      s.spawn(async () => {
+        await using echo = conn;
+        const buffer = new Uint8Array(8);
+        const n = await echo.read(buffer);
+        await echo.writeAll(buffer.subarray(0, n!));
+      });
+    }
+  });
+  const server = await serving.promise;
+  await using client = await connect({ port });
+  await client.writeAll(new Uint8Array(3));
+  assertEquals(await client.read(new Uint8Array(8)), 3);
+  await using late = await connect({ port });
+  while (defaultRing().inFlight < 2) await turn();
+  server.cancel("maintenance", { grace: 10_000 });
+  await sleep(1);
+  await late.writeAll(new Uint8Array(5));
+  assertEquals(await late.read(new Uint8Array(8)), 5);
+  assertEquals([await served, defaultRing().inFlight], [2, 0]);
+});
+
+Deno.test("timeout(..., { grace }) on the kernel's clock", async () => {
+  installClock(kernelClock);
+  const order: string[] = [];
+  const thrown = await assertRejects(() =>
+    timeout(2, async (stopping) => {
+      await sleep(1e9, { signal: stopping }).catch(() => order.push("told"));
+      await sleep(1);
+      order.push("in the grace");
+      await sleep(1e9);
+    }, { grace: 10 }), DOMException);
+  assertEquals([order, thrown.message], [["told", "in the grace"], "Timed out after 2 ms"]);
+  assertEquals(defaultRing().inFlight, 0);
 });

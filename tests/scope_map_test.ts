@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { connect, defaultRing, listen } from "../mod.ts";
 import { map, scope, timeout } from "../scope/mod.ts";
 import { born } from "../scope/ownership.ts";
 import { forever, manualClock, Operation, Resource, turn, unhandledRejections, watch } from "./_scope.ts";
@@ -287,6 +288,18 @@ Deno.test("map(): a next that is cancelled further in takes no result, and cance
   assertEquals(rest.value, ["second", "third"]);
 });
 
+Deno.test("map(): the reason is that of the time of the cancel, not of a deadline that passes later", async () => {
+  const clock = manualClock();
+  const controller = new AbortController();
+  const results = map(new Numbers(), (n) => n, controller);
+  await timeout(5, async () => {
+    await results.next();
+    controller.abort("first");
+  });
+  clock.skip(10);
+  assertEquals(await results.next().catch((error) => error), "first");
+});
+
 Deno.test("map(): a scope that is left cancels an iteration that was left half-way, and waits for it", async () => {
   const numbers = new Numbers();
   const { operations, fn } = calls({ lingers: true });
@@ -370,4 +383,26 @@ Deno.test("map() of 100,000 items, some at a time", async () => {
   let sum = 0;
   for await (const n of map(new Numbers(100_000), (n) => n, { concurrency: 7 })) sum += n;
   assertEquals(sum, 4_999_950_000);
+});
+
+Deno.test("map() over a listener: leaving the loop ends the accept and the calls in the kernel", async () => {
+  await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr;
+  const answers = map(listener, async (accepted) => {
+    await using conn = accepted;
+    return await conn.read(new Uint8Array(8));
+  }, { concurrency: 3 });
+  await using one = await connect({ port });
+  await using two = await connect({ port });
+  await two.writeAll(new Uint8Array(2));
+  await one.writeAll(new Uint8Array(1));
+  assertEquals((await answers.next()).value, 1);
+  // It says nothing: its call waits for it, or it for its call, when the loop is left.
+  await using silent = await connect({ port });
+  for await (const n of answers) {
+    assertEquals(n, 2);
+    break;
+  }
+  assertEquals(defaultRing().inFlight, 0);
+  assertEquals(await silent.read(new Uint8Array(1)), null);
 });

@@ -1,6 +1,10 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
+import { connect, defaultRing, listen } from "../mod.ts";
 import { retry, type RetryOptions, scope, timeout } from "../scope/mod.ts";
+import { clock as installed, installClock } from "../scope/clock.ts";
 import { forever, manualClock, Operation, turn, watch } from "./_scope.ts";
+
+const kernelClock = installed();
 
 const turns = async (n = 5) => {
   for (let i = 0; i < n; i++) await turn();
@@ -264,4 +268,25 @@ Deno.test("retry() without end goes on until it has a value", async () => {
     await clock.advance(1);
   }
   assertEquals([outcome.value, attempts.length], ["value", 101]);
+});
+
+Deno.test("retry() of a connection, on the kernel's clock: until somebody listens", async () => {
+  installClock(kernelClock);
+  const before = await listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = before.addr;
+  await before.close();
+  const refused: number[] = [];
+  let listener: Awaited<ReturnType<typeof listen>> | undefined;
+  await using conn = await retry(() => connect({ port }), {
+    backoff: { initial: 1 },
+    timeout: 10_000,
+    when: async (error, attempt) => {
+      refused.push(attempt);
+      if (attempt === 3) listener = await listen({ hostname: "127.0.0.1", port });
+      return error instanceof Deno.errors.ConnectionRefused;
+    },
+  });
+  await using _ = listener!;
+  assertEquals([refused, conn.remoteAddr.port], [[1, 2, 3], port]);
+  assertEquals(defaultRing().inFlight, 0);
 });

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
+import { defaultRing, pipe, sleep } from "../mod.ts";
 import { scope, settled } from "../scope/mod.ts";
 import { born } from "../scope/ownership.ts";
 import { forever, Operation, Resource, turn, unhandledRejections, watch } from "./_scope.ts";
@@ -117,4 +118,24 @@ Deno.test("settled(): what is not a function, or no concurrency, is an error, an
 Deno.test("settled(): nothing is an unhandled rejection", async () => {
   const fail = () => Promise.reject(new Error("one"));
   assertEquals(await unhandledRejections(() => settled([fail, fail, () => turn().then(fail)])), []);
+});
+
+Deno.test("settled() of reads: an error leaves the others in the kernel, an abort ends them there", async () => {
+  const { reader, writer } = await pipe();
+  await using ends = { [Symbol.asyncDispose]: () => Promise.all([reader.close(), writer.close()]).then(() => {}) };
+  void ends;
+  const buffer = new Uint8Array(4);
+  const results = settled([() => sleep(-1), () => reader.read(buffer)]);
+  await sleep(1);
+  assertEquals(defaultRing().inFlight, 1);
+  await writer.writeAll(new Uint8Array(3));
+  const [failed, read] = await results;
+  assertEquals([failed.status, read], ["rejected", { status: "fulfilled", value: 3 }]);
+
+  const controller = new AbortController();
+  const cut = watch(settled([() => sleep(-1), () => reader.read(buffer)], controller));
+  await sleep(1);
+  controller.abort("enough");
+  while (cut.state === "pending") await turn();
+  assertEquals([cut.value, defaultRing().inFlight], ["enough", 0]);
 });

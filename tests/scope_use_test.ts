@@ -1,4 +1,5 @@
 import { assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { open } from "../mod.ts";
 import { race, type Scope, scope } from "../scope/mod.ts";
 import { born } from "../scope/ownership.ts";
 import { forever, Operation, Resource, turn } from "./_scope.ts";
@@ -122,4 +123,16 @@ Deno.test("s.use(): a block's resources live as long as its scope", async () => 
     assertEquals(resource.disposed, 0);
   }
   assertEquals(resource.disposed, 1);
+});
+
+Deno.test("s.use() of a file: it is open until the last child has ended, and closed then", async () => {
+  const file = await scope(async (s) => {
+    const file = s.use(await open("/proc/self/exe"));
+    s.spawn(async () => {
+      await turn();
+      assertEquals(await file.readAt(new Uint8Array(4), 0), 4);
+    });
+    return file;
+  });
+  await assertRejects(() => file.readAt(new Uint8Array(4), 0), Deno.errors.BadResource);
 });
