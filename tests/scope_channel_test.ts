@@ -1,8 +1,9 @@
-import { assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { defaultRing, pipe, sleep } from "../mod.ts";
 import { type Channel, channel, ChannelClosedError, race, scope, timeout } from "../scope/mod.ts";
 import { CancelToken } from "../scope/cancel_token.ts";
 import { born } from "../scope/ownership.ts";
+import { Random } from "./support/random.ts";
 import {
   countListeners,
   forever,
@@ -151,6 +152,40 @@ Deno.test("a value that was handed over beats a cancel that came too late", asyn
   controller.abort();
   await send;
   assertEquals((await receive).value, "b");
+});
+
+Deno.test("nothing is lost or doubled: what was sent is received, whatever is cancelled meanwhile", async () => {
+  const random = new Random(1);
+  for (const capacity of [0, 1, 3]) {
+    const numbers = channel<number>(capacity);
+    const sent: number[] = [];
+    const received: number[] = [];
+    const cancelling = async (operation: (options: { signal: AbortSignal }) => Promise<void>) => {
+      const controller = new AbortController();
+      const settled = operation(controller).catch((error) => assertEquals(error, "enough"));
+      if (random.oneIn(2)) await null;
+      if (random.oneIn(2)) controller.abort("enough");
+      if (random.oneIn(4)) await turn();
+      return settled;
+    };
+    const sending: Promise<void>[] = [];
+    const receiving: Promise<void>[] = [];
+    for (let i = 0; i < 600; i++) {
+      if (random.oneIn(2)) {
+        sending.push(cancelling(async (options) => (await numbers.send(i, options), void sent.push(i))));
+      } else receiving.push(cancelling(async (options) => void received.push((await numbers.receive(options)).value!)));
+      if (random.oneIn(5)) await turn();
+    }
+    // Those that wait to receive are served, then what is left is taken.
+    const last = receiving.length;
+    for (let i = 0; i < last; i++) sending.push(numbers.send(-1));
+    await Promise.all(receiving);
+    numbers.close();
+    await Promise.allSettled(sending);
+    for await (const n of numbers) received.push(n);
+    assertEquals(received.filter((n) => n >= 0).toSorted((a, b) => a - b), sent.toSorted((a, b) => a - b));
+    assert(sent.length > 50, `only ${sent.length} were sent`);
+  }
 });
 
 Deno.test("in a cancelled scope send and receive reject at once, though they would not have to wait", async () => {
