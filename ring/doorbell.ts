@@ -27,25 +27,24 @@ export class Doorbell {
   readonly #watched: Uring;
   readonly #ring: () => void;
   readonly #wanted: DoorbellKind | undefined;
-  #bell: Bell | null = null;
+  #bell: Bell;
   #sleeps = 0;
 
   /**
-   * `ring` is called on the event loop, in no one's call tree. Nothing hangs yet, since a ring may never have to sleep;
-   * but if a pipe is asked for it throws here what stands in its way.
+   * `ring` is called on the event loop, in no one's call tree. It hangs at once: what stands in its way (a runtime that
+   * can't adopt a pipe, no descriptor to spare) is better known before anything is in flight.
    */
   constructor(native: Native, watched: Uring, ring: () => void, wanted?: DoorbellKind) {
     this.#native = native;
     this.#watched = watched;
     this.#ring = ring;
     this.#wanted = wanted;
-    // Whether the runtime can adopt a pipe is better known before anything is in flight.
-    if (wanted === "pipe") this.#bell = this.#hang("pipe");
+    this.#bell = this.#hang(wanted ?? "thread");
   }
 
   /** What hangs now. */
-  get kind(): DoorbellKind | undefined {
-    return this.#bell?.kind;
+  get kind(): DoorbellKind {
+    return this.#bell.kind;
   }
 
   /**
@@ -54,8 +53,7 @@ export class Doorbell {
    * waits always keeps the process alive.
    */
   arm(keepAlive: boolean): number {
-    if (this.#bell === null) this.#bell = this.#hang(this.#wanted ?? "thread");
-    else if (this.#wanted === undefined && ++this.#sleeps === SLEEPS_BEFORE_PIPE) this.#improve();
+    if (this.#wanted === undefined && ++this.#sleeps === SLEEPS_BEFORE_PIPE) this.#improve();
     if (!keepAlive && this.#wanted === undefined && this.#sleeps < SLEEPS_BEFORE_PIPE) {
       this.#sleeps = SLEEPS_BEFORE_PIPE;
       this.#improve();
@@ -68,11 +66,11 @@ export class Doorbell {
    * next ring, which comes soon.
    */
   rest(): boolean {
-    return this.#bell?.rest() ?? false;
+    return this.#bell.rest();
   }
 
   close(): void {
-    this.#bell?.close();
+    this.#bell.close();
   }
 
   #hang(kind: DoorbellKind): Bell {
@@ -81,13 +79,17 @@ export class Doorbell {
   }
 
   #improve(): void {
+    if (!hasSpareDescriptors(this.#native)) {
+      this.#sleeps = 0; // later
+      return;
+    }
     let pipe: Bell;
     try {
       pipe = this.#hang("pipe");
     } catch {
       return; // this runtime can't adopt a pipe, or there is no descriptor left for one: the thread goes on
     }
-    this.#bell!.close();
+    this.#bell.close();
     this.#bell = pipe;
   }
 }
@@ -109,6 +111,18 @@ function openPipe(native: Native, flags: number): [reader: number, writer: numbe
   const result = native.rs_pipe(fds, flags | O_CLOEXEC);
   if (result < 0) throw systemError(result, "pipe2");
   return [fds[0], fds[1]];
+}
+
+/**
+ * Whether the process can open some more files. Deno panics where it loads a module of its own and cannot (it reads
+ * /proc/self/maps for that), so `node:net` is not loaded then.
+ */
+function hasSpareDescriptors(native: Native): boolean {
+  const fds = new Int32Array(6);
+  let opened = 0;
+  while (opened < fds.length && native.rs_pipe(fds.subarray(opened), O_CLOEXEC) === 0) opened += 2;
+  for (let i = 0; i < opened; i++) native.rs_close(fds[i]);
+  return opened === fds.length;
 }
 
 /** `node:net`, taken only when a bell is first hung: loading it costs tens of milliseconds. */

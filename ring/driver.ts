@@ -162,8 +162,8 @@ export class Driver implements RequestHost {
     return this.#uring;
   }
 
-  /** Which doorbell hangs; `undefined` until the loop first had to sleep. */
-  get doorbellKind(): DoorbellKind | undefined {
+  /** Which doorbell hangs. */
+  get doorbellKind(): DoorbellKind {
     return this.#doorbell.kind;
   }
 

@@ -135,8 +135,8 @@ export class Ring implements AsyncDisposable {
     return this.#driver.features.supports(Op[opcode]);
   }
 
-  /** Which doorbell this ring has; `undefined` until it first had to sleep. */
-  get doorbell(): DoorbellKind | undefined {
+  /** Which doorbell this ring has. Unless one was asked for, it is a thread at first, and a pipe after some sleeps. */
+  get doorbell(): DoorbellKind {
     return this.#driver.doorbellKind;
   }
 

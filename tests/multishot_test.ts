@@ -185,7 +185,6 @@ Deno.test("a server without descriptors to spare waits until it has some, and go
     import { listen } from ${JSON.stringify(library)};
     const listener = await listen({ hostname: "127.0.0.1", port: 0 });
     console.log(listener.addr.port);
-    const open = [];
     for await (const conn of listener) {
       conn.read(new Uint8Array(1)).catch(() => null).then(() => conn.close());
       conn.writeAll(new Uint8Array(1)).catch(() => {});

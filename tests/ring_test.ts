@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { defaultRing, pipe, Ring, sleep, socketpair } from "../mod.ts";
+import { library } from "./support/program.ts";
 
 const [major, minor] = Deno.version.deno.split(".").map(Number);
 /** Whether this runtime can adopt a pipe; the thread serves everywhere. */
@@ -18,7 +19,7 @@ Deno.test("a busy SQPOLL ring goes on after its thread has slept", async () => {
 
 Deno.test("the default doorbell is the thread at first, and the pipe once the loop has slept often", async () => {
   await using ring = Ring.open();
-  assertEquals(ring.doorbell, undefined);
+  assertEquals(ring.doorbell, "thread");
   await sleep(1, { ring });
   assertEquals(ring.doorbell, "thread");
   for (let i = 0; i < 20; i++) await sleep(0.1, { ring });
@@ -61,4 +62,25 @@ Deno.test("timeouts that are none are refused; Infinity is none, and 0 ends what
   await left.close();
   await right.close();
   assertEquals(defaultRing().inFlight, 0);
+});
+
+Deno.test("a process without a descriptor to spare sleeps on, and gets its better doorbell later", async () => {
+  const source = `
+    import { defaultRing, sleep } from ${JSON.stringify(library)};
+    const ring = defaultRing();
+    const files = [];
+    try { for (;;) files.push(Deno.openSync("/dev/null")); } catch (error) { console.log(error.code); }
+    for (let i = 0; i < 40; i++) await sleep(0.1);
+    console.log(ring.doorbell);
+    for (const file of files) file.close();
+    for (let i = 0; i < 40; i++) await sleep(0.1);
+    console.log(ring.doorbell);`;
+  const command = new Deno.Command("sh", {
+    args: ["-c", `ulimit -n 64; printf %s "$1" | "$2" run -A --no-config --no-check -`, "sh", source, Deno.execPath()],
+  });
+  const { code, stdout, stderr } = await command.output();
+  assertEquals(
+    [code, new TextDecoder().decode(stdout), new TextDecoder().decode(stderr)],
+    [0, `EMFILE\nthread\n${adoptsPipes ? "pipe" : "thread"}\n`, ""],
+  );
 });

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/assert";
-import { connect, defaultRing, listen } from "../mod.ts";
+import { connect, defaultRing, listen, type Listener } from "../mod.ts";
 import { retry, type RetryOptions, scope, timeout } from "../scope/mod.ts";
 import { clock as installed, installClock } from "../scope/clock.ts";
 import { forever, manualClock, Operation, turn, watch } from "./_scope.ts";
@@ -276,7 +276,7 @@ Deno.test("retry() of a connection, on the kernel's clock: until somebody listen
   const { port } = before.addr;
   await before.close();
   const refused: number[] = [];
-  let listener: Awaited<ReturnType<typeof listen>> | undefined;
+  let listener: Listener | undefined;
   await using conn = await retry(() => connect({ port }), {
     backoff: { initial: 1 },
     timeout: 10_000,
