@@ -113,6 +113,8 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
   readonly #nexts = new Queue<Next<R>>();
   /** Real errors that were not thrown yet. */
   #errors: unknown[] = [];
+  /** Whether a call, or the source, has ended by the cancellation. */
+  #cutShort = false;
   /** The reason of a cancel from around that has cut the iteration short, which was not reported yet. */
   #cut: { reason: unknown } | null = null;
   #onBack: (() => void) | null = null;
@@ -247,7 +249,8 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
   }
 
   #fail(error: unknown, token: CancelToken): void {
-    if (!isCancellation(error, token) && !this.#errors.includes(error)) this.#errors.push(error);
+    if (isCancellation(error, token)) this.#cutShort = true;
+    else if (!this.#errors.includes(error)) this.#errors.push(error);
     this.#end();
   }
 
@@ -266,7 +269,8 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
       token.cancel(abortError("The iteration of map has ended", options));
     }
     while (this.#running > 0 || this.#pulling) await new Promise<void>((resolve) => this.#onBack = resolve);
-    if (fromAround && (!this.#exhausted || this.#calls.length > 0)) this.#cut = { reason: reportedReason(token) };
+    const complete = this.#exhausted && this.#calls.length === 0 && !this.#cutShort;
+    if (fromAround && !complete) this.#cut = { reason: reportedReason(token) };
     if (!this.#exhausted) await this.#cleanUp(async () => void await this.#iterator.return?.());
     for (let call = this.#calls.shift(); call !== undefined; call = this.#calls.shift()) {
       const { token, result } = call;

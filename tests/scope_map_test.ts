@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { connect, defaultRing, listen } from "../mod.ts";
-import { map, scope, timeout } from "../scope/mod.ts";
+import { channel, map, scope, timeout } from "../scope/mod.ts";
 import { born } from "../scope/ownership.ts";
 import { forever, manualClock, Operation, Resource, turn, unhandledRejections, watch } from "./_scope.ts";
 
@@ -252,6 +252,26 @@ Deno.test("map() in a scope that is cancelled cancels the calls, and rejects wit
   assertStrictEquals(next!.value, reason);
   assertStrictEquals(outcome.value, reason);
   assertEquals([numbers.taken, numbers.returns], [2, 1]);
+});
+
+Deno.test("map(): a cancel while the source is waited for is no end of the source", async () => {
+  const reason = new Error("stop");
+  const sources: (() => AsyncIterable<unknown>)[] = [
+    () => channel<number>(),
+    async function* () {
+      yield await forever();
+    },
+    () => map([1], forever),
+  ];
+  for (const source of sources) {
+    const thrown = await assertRejects(() =>
+      scope(async (s) => {
+        turn().then(() => s.cancel(reason));
+        for await (const _ of map<unknown, number>(source(), () => 1)) continue;
+      })
+    );
+    assertStrictEquals(thrown, reason);
+  }
 });
 
 Deno.test("map(): a value beats a cancel that came too late; the next next rejects", async () => {
