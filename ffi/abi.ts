@@ -36,6 +36,14 @@ export const symbols = {
   rs_fstat: { parameters: ["i32", "buffer"], result: "i32" },
   /** `i32 rs_seek(i32 fd, i64 *offset, i32 whence)` */
   rs_seek: { parameters: ["i32", "buffer", "i32"], result: "i32" },
+  /** `i32 rs_getdents(i32 fd, u8 *entries, u32 capacity)` */
+  rs_getdents: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  /** `i32 rs_fchmod(i32 fd, u32 mode)` */
+  rs_fchmod: { parameters: ["i32", "u32"], result: "i32" },
+  /** `i32 rs_ftruncate(i32 fd, const i64 *bytes)` */
+  rs_ftruncate: { parameters: ["i32", "buffer"], result: "i32" },
+  /** `i32 rs_isatty(i32 fd)` */
+  rs_isatty: { parameters: ["i32"], result: "i32" },
   /** `i32 rs_socket(i32 domain, i32 type, i32 protocol)` */
   rs_socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   /** `i32 rs_socketpair(i32 domain, i32 type, i32 *fds)` */

@@ -8,10 +8,11 @@ import type { Driver } from "../ring/driver.ts";
 import { Lane, type OperationOptions, type Request, type RequestOwner } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { CancelToken } from "../scope/cancel_token.ts";
-import { type Subject, withBytesWritten } from "../ring/errors.ts";
+import { type Subject, systemError, withBytesWritten } from "../ring/errors.ts";
 import { BUFFER_GROUP } from "../ring/buffer_ring.ts";
 import { Errno } from "../ring/errno.ts";
 import { Multishot } from "../ring/multishot.ts";
+import { totalBytes } from "../ring/operations.ts";
 import { CURRENT_POSITION, MAX_TRANSFER_BYTES, Op, SocketFlag, Sqe } from "../ring/uring_abi.ts";
 
 /** What reads and writes need to know of what is behind a descriptor. */
@@ -80,13 +81,13 @@ export class Descriptor implements RequestOwner {
 
   /** A request on this descriptor. */
   request(opcode: number, operation: string): Request {
-    this.#requireOpen(operation);
+    this.requireOpen(operation);
     return this.#own(this.driver.request(opcode, operation));
   }
 
   /** A request that moves bytes. */
   #transfer(opcode: number, operation: string): Request {
-    this.#requireOpen(operation);
+    this.requireOpen(operation);
     const { driver } = this;
     const request = this.#own(driver.transfer(opcode, operation));
     if (driver.registeredFiles > 0) this.#nameRegistered(request);
@@ -99,7 +100,8 @@ export class Descriptor implements RequestOwner {
     request.sqeFlags = this.#place >= 0 ? Sqe.FIXED_FILE : 0;
   }
 
-  #requireOpen(operation: string): void {
+  /** Throws if it is closed. */
+  requireOpen(operation: string): void {
     if (this.#closing !== null) throw new Deno.errors.BadResource(`The ${this.kind} is closed: ${operation}`);
   }
 
@@ -124,15 +126,84 @@ export class Descriptor implements RequestOwner {
   }
 
   #readRequest(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
-    const { socket, pollable, seekable } = this.traits;
+    const { socket, pollable } = this.traits;
     const request = this.#transfer(socket ? Op.RECV : Op.READ, "read");
     request.view = p;
     request.length = p.byteLength;
     request.pollable = pollable;
     request.offset = offset;
     request.decode = readResult;
-    if (offset === CURRENT_POSITION) request.lane = this.#readLane ??= (seekable && this.#writeLane) || new Lane();
+    if (offset === CURRENT_POSITION) request.lane = this.#readLane ??= this.#laneOfReads();
     return this.driver.start(request, options);
+  }
+
+  /** Reads once into several arrays, one after another. */
+  readv(views: readonly Uint8Array[], offset: number, options?: OperationOptions): Promise<number | null> {
+    try {
+      const length = checkViews(views, offset);
+      if (length === 0) return Promise.resolve(0);
+      if (offset === CURRENT_POSITION && this.#unread.length > 0) {
+        return this.#readUnread(views.find((view) => view.byteLength > 0)!, options);
+      }
+      const request = this.#vectored(Op.READ, "readv", views, length, offset);
+      request.decode = readResult;
+      return this.driver.start(request, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Writes once from several arrays, one after another. */
+  writev(views: readonly Uint8Array[], offset: number, options?: OperationOptions): Promise<number> {
+    try {
+      const length = checkViews(views, offset);
+      if (length === 0) return Promise.resolve(0);
+      return this.driver.start(this.#vectored(Op.WRITE, "writev", views, length, offset), options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  #vectored(opcode: number, operation: string, views: readonly Uint8Array[], length: number, offset: number): Request {
+    const request = this.request(opcode, operation);
+    request.views = [...views];
+    request.length = length;
+    request.pollable = this.traits.pollable;
+    request.offset = offset;
+    if (offset === CURRENT_POSITION) request.lane = opcode === Op.READ ? this.#laneOfReads() : this.#laneOfWrites();
+    return request;
+  }
+
+  #laneOfReads(): Lane {
+    return this.#readLane ??= (this.traits.seekable && this.#writeLane) || new Lane();
+  }
+
+  #laneOfWrites(): Lane {
+    return this.#writeLane ??= (this.traits.seekable && this.#readLane) || new Lane();
+  }
+
+  /**
+   * Moves the position, when all that was asked for before has been done: a NOP takes its turn, and the system call is
+   * made when that is back.
+   */
+  seek(offset: number, whence: number, options?: OperationOptions): Promise<number> {
+    try {
+      const request = this.request(Op.NOP, "seek");
+      request.lane = this.#laneOfReads();
+      request.decode = () => {
+        const SEEK_CUR = 1;
+        // What was read and not delivered is ahead of the position that the program knows.
+        const undelivered = totalBytes(this.#unread);
+        const position = new BigInt64Array([BigInt(whence === SEEK_CUR ? offset - undelivered : offset)]);
+        const result = this.driver.native.rs_seek(this.fd, position, whence);
+        if (result < 0) throw systemError(result, "seek", this.subject);
+        this.#unread.length = 0;
+        return Number(position[0]);
+      };
+      return this.driver.start(request, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /** Writes once: some of `p`, not always all of it. */
@@ -191,15 +262,33 @@ export class Descriptor implements RequestOwner {
   }
 
   #writeRequest(p: Uint8Array, offset: number): Request {
-    const { socket, pollable, seekable } = this.traits;
+    const { socket, pollable } = this.traits;
     const request = this.#transfer(socket ? Op.SEND : Op.WRITE, "write");
     request.view = p;
     request.length = p.byteLength;
     request.pollable = pollable;
     request.offset = offset;
     if (socket) request.opFlags = MSG_NOSIGNAL;
-    if (offset === CURRENT_POSITION) request.lane = this.#writeLane ??= (seekable && this.#readLane) || new Lane();
+    if (offset === CURRENT_POSITION) request.lane = this.#writeLane ??= this.#laneOfWrites();
     return request;
+  }
+
+  /** Reads until `p` is full or the end has come. What was read by then is not lost when it rejects. */
+  async readFull(p: Uint8Array, options?: OperationOptions): Promise<number> {
+    const readOptions = remaining(options, performance.now());
+    const { byteLength } = p;
+    let filled = 0;
+    try {
+      while (filled < byteLength) {
+        const n = await this.read(p.subarray(filled), CURRENT_POSITION, readOptions());
+        if (n === null) break;
+        filled += n;
+      }
+      return filled;
+    } catch (error) {
+      if (filled > 0) this.#unread.unshift(p.slice(0, filled) as Uint8Array<ArrayBuffer>);
+      throw error;
+    }
   }
 
   /** Reads to the end. What was read by then is not lost when it rejects: the next read delivers it. */
@@ -250,7 +339,7 @@ export class Descriptor implements RequestOwner {
       next: async () => {
         if (this.#unread.length === 0) return await received.next();
         // What an earlier read or iteration has left comes first.
-        this.#requireOpen("read");
+        this.requireOpen("read");
         this.driver.admit(undefined);
         return { done: false as const, value: this.#unread.shift()! };
       },
@@ -297,7 +386,7 @@ export class Descriptor implements RequestOwner {
 
   /** Delivers bytes that were kept, by the same laws as a request: what is cancelled rejects. */
   #readUnread(p: Uint8Array, options?: OperationOptions): Promise<number> {
-    this.#requireOpen("read");
+    this.requireOpen("read");
     this.driver.admit(options);
     const bytes = this.#unread[0];
     const n = Math.min(p.byteLength, bytes.byteLength);
@@ -316,11 +405,20 @@ export class Descriptor implements RequestOwner {
 }
 
 const S_IFMT = 0o170000;
-const S_IFSOCK = 0o140000;
-const S_IFREG = 0o100000;
-const S_IFBLK = 0o060000;
-const S_IFDIR = 0o040000;
-const S_IFIFO = 0o010000;
+const fileTypes = {
+  fifo: 0o010000,
+  charDevice: 0o020000,
+  directory: 0o040000,
+  blockDevice: 0o060000,
+  file: 0o100000,
+  symlink: 0o120000,
+  socket: 0o140000,
+} as const;
+
+/** Whether a mode is that of a type of file. */
+export function isFileType(mode: number, type: keyof typeof fileTypes): boolean {
+  return (mode & S_IFMT) === fileTypes[type];
+}
 
 /** The traits of sockets, which need not be asked for. */
 export const socketTraits: DescriptorTraits = { socket: true, pollable: true, seekable: false };
@@ -336,16 +434,16 @@ export function fstat(driver: Driver, fd: number): { mode: number; size: number 
   return { mode: Number(modeAndSize[0]), size: Number(modeAndSize[1]) };
 }
 
-/** Whether the mode is a FIFO's. */
-export function isFifo(mode: number): boolean {
-  return (mode & S_IFMT) === S_IFIFO;
-}
-
 /** The traits that go with a file's mode. */
 export function traitsOf(mode: number): DescriptorTraits {
-  const type = mode & S_IFMT;
-  if (type === S_IFSOCK) return socketTraits;
-  return type === S_IFREG || type === S_IFBLK || type === S_IFDIR ? fileTraits : pipeTraits;
+  if (isFileType(mode, "socket")) return socketTraits;
+  const seekable = isFileType(mode, "file") || isFileType(mode, "blockDevice") || isFileType(mode, "directory");
+  return seekable ? fileTraits : pipeTraits;
+}
+
+/** Whether a descriptor is a terminal's: whether it can be asked for a terminal's settings. */
+export function isTerminal(driver: Driver, fd: number): boolean {
+  return driver.native.rs_isatty(fd) === 1;
 }
 
 function askTraits(driver: Driver, fd: number): DescriptorTraits {
@@ -361,6 +459,14 @@ function checkBuffer(p: Uint8Array): void {
   if (!(p instanceof Uint8Array)) throw new TypeError("The buffer must be a Uint8Array");
 }
 
+/** Checks arrays and position; returns how many bytes one request moves. */
+function checkViews(views: readonly Uint8Array[], offset: number): number {
+  if (!Array.isArray(views)) throw new TypeError("The buffers must be an array of Uint8Array");
+  for (const view of views) checkBuffer(view);
+  checkOffset(offset);
+  return Math.min(totalBytes(views), MAX_TRANSFER_BYTES);
+}
+
 function checkOffset(offset: number): void {
   if (offset !== CURRENT_POSITION && !(Number.isSafeInteger(offset) && offset >= 0)) {
     throw new RangeError(`The position must be a safe integer, 0 or more: ${offset}`);
@@ -368,7 +474,7 @@ function checkOffset(offset: number): void {
 }
 
 /** Options for each of several requests that share one `timeout`, which began at `started`. */
-function remaining(options: OperationOptions | undefined, started: number): () => OperationOptions | undefined {
+export function remaining(options: OperationOptions | undefined, started: number): () => OperationOptions | undefined {
   const timeout = options?.timeout;
   if (timeout === undefined || timeout === Infinity) return () => options;
   return () => ({ ...options, timeout: Math.max(0, started + timeout - performance.now()) });

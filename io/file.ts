@@ -5,13 +5,16 @@
  */
 import type { Driver } from "../ring/driver.ts";
 import { Errno } from "../ring/errno.ts";
-import type { SystemErrorFields } from "../ring/errors.ts";
+import { systemError, type SystemErrorFields } from "../ring/errors.ts";
 import { OperandWord } from "../ring/operations.ts";
 import type { OperationOptions, Request } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { AT_FDCWD, CURRENT_POSITION, Op, Sqe } from "../ring/uring_abi.ts";
 import { born } from "../scope/ownership.ts";
-import { Descriptor, fstat, isFifo, traitsOf } from "./descriptor.ts";
+import { Descriptor, fstat, isFileType, isTerminal, traitsOf } from "./descriptor.ts";
+import { describeStat, StatKind } from "./file_info.ts";
+import { linesOf } from "./lines.ts";
+import { readableStream, writableStream } from "./streams.ts";
 import { pathOperand, toPath } from "./path.ts";
 import { requirePath } from "./permissions.ts";
 
@@ -29,6 +32,21 @@ const O_EXCL = 0o200;
 const O_TRUNC = 0o1000;
 const O_APPEND = 0o2000;
 const O_CLOEXEC = 0o2000000;
+const O_DIRECTORY = Deno.build.arch === "aarch64" ? 0o40000 : 0o200000;
+/** A symbolic link is not followed: ELOOP, or ENOTDIR with `O_DIRECTORY`. */
+export const O_NOFOLLOW = Deno.build.arch === "aarch64" ? 0o100000 : 0o400000;
+const S_IFDIR = 0o040000;
+const IORING_FSYNC_DATASYNC = 1;
+/** `POSIX_FADV_*`. */
+const advices: Record<FileAdvice, number> = {
+  normal: 0,
+  random: 1,
+  sequential: 2,
+  willneed: 3,
+  dontneed: 4,
+  noreuse: 5,
+};
+const FALLOC_FL_KEEP_SIZE = 1;
 
 /** The flags of `open(2)` that `Deno.OpenOptions` ask for. Throws a `TypeError` if they contradict each other. */
 export function openFlags(options: Deno.OpenOptions): number {
@@ -92,7 +110,7 @@ export async function open(path: string | URL, options: OpenOptions = {}): Promi
     fd = await startOpen(driver, name, flags, mode, Sqe.ASYNC, options);
   }
   let status = fstat(driver, fd);
-  if (isFifo(status.mode) && (flags & O_ACCMODE) === 0) {
+  if (isFileType(status.mode, "fifo") && (flags & O_ACCMODE) === 0) {
     // Likewise the kernel did not wait for a writer. This descriptor stays until the waiting one is there, so that
     // a writer who has seen a reader does not lose it again.
     try {
@@ -107,6 +125,24 @@ export async function open(path: string | URL, options: OpenOptions = {}): Promi
   }
   const descriptor = new Descriptor(fd, "file", options.ring, traitsOf(status.mode), { path: name });
   return born(new File(descriptor));
+}
+
+/** Opens a directory as seen from the directory `fd`; `path` is what people call it, `flags` may be `O_NOFOLLOW`. */
+export async function openDirectory(
+  fd: number,
+  name: string,
+  path: string,
+  flags: number,
+  options: OperationOptions & { ring?: Ring } = {},
+): Promise<Descriptor & AsyncDisposable> {
+  const driver = driverOf(options.ring);
+  const request = driver.request(Op.OPENAT2, "open");
+  request.fd = fd;
+  describeOpen(request, name, O_DIRECTORY | flags | O_CLOEXEC, 0);
+  request.subject = { path };
+  const opened = await driver.start<number>(request, options);
+  const directory = new Descriptor(opened, "directory", options.ring, traitsOf(S_IFDIR), { path });
+  return Object.assign(directory, { [Symbol.asyncDispose]: () => directory.close() });
 }
 
 function startOpen(
@@ -136,6 +172,15 @@ export function describeOpen(request: Request, path: string, flags: number, mode
   request.subject = { path };
 }
 
+/** How a part of a file will be used, see {@linkcode File.advise}. */
+export type FileAdvice = "normal" | "random" | "sequential" | "willneed" | "dontneed" | "noreuse";
+
+/** Options of {@linkcode File.readv} and {@linkcode File.writev}. */
+export interface VectoredOptions extends OperationOptions {
+  /** Bytes from the start of the file. Default: the file's own position, which moves on. */
+  position?: number;
+}
+
 /** Gives the library the descriptor of a file, which programs don't see. */
 export let descriptorOfFile: (file: File) => Descriptor;
 
@@ -146,6 +191,8 @@ export let descriptorOfFile: (file: File) => Descriptor;
  */
 export class File implements AsyncDisposable {
   readonly #descriptor: Descriptor;
+  #readable: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
+  #writable: WritableStream<Uint8Array> | null = null;
 
   static {
     descriptorOfFile = (file) => file.#descriptor;
@@ -205,6 +252,209 @@ export class File implements AsyncDisposable {
   }
 
   /**
+   * Reads into several buffers, one after another, as one read (`readv(2)`).
+   *
+   * @param views Where to; at most 1 MiB of them is filled by one call.
+   * @param options `position` reads there, and leaves the file's own where it is.
+   * @returns Bytes read, of all buffers together; `null` at the end.
+   *
+   * @example
+   * ```ts
+   * import { open } from "@ringscope/ringscope";
+   *
+   * await using file = await open("/proc/self/exe");
+   * const [magic, rest] = [new Uint8Array(4), new Uint8Array(12)];
+   * console.log(await file.readv([magic, rest])); // 16
+   * ```
+   */
+  readv(views: readonly Uint8Array[], options?: VectoredOptions): Promise<number | null> {
+    return this.#descriptor.readv(views, vectoredPosition(options), options);
+  }
+
+  /**
+   * Writes several buffers, one after another, as one write (`writev(2)`): nothing else comes in between.
+   *
+   * @param views What to write; at most 1 MiB of them goes by one call.
+   * @param options `position` writes there, and leaves the file's own where it is.
+   * @returns Bytes written, of all buffers together, which may be fewer than they hold.
+   */
+  writev(views: readonly Uint8Array[], options?: VectoredOptions): Promise<number> {
+    return this.#descriptor.writev(views, vectoredPosition(options), options);
+  }
+
+  /**
+   * Reads until `p` is full or the file has ended.
+   *
+   * @returns Bytes read: fewer than `p` holds only at the end. If it rejects, what it had read comes with the next read.
+   */
+  readFull(p: Uint8Array, options?: OperationOptions): Promise<number> {
+    return this.#descriptor.readFull(p, options);
+  }
+
+  /**
+   * Moves the position, in its turn among the reads and writes.
+   *
+   * @param offset Bytes, from where `whence` says; -2^53 to 2^53.
+   * @param whence From the start, the position or the end of the file.
+   * @returns The new position, in bytes from the start.
+   * @throws {Error} With code "ESPIPE" if the file has no positions, as FIFOs and terminals.
+   *
+   * @example
+   * ```ts
+   * import { open } from "@ringscope/ringscope";
+   *
+   * await using file = await open("/proc/self/exe");
+   * console.log(await file.seek(-4, Deno.SeekMode.End));
+   * ```
+   */
+  seek(offset: number | bigint, whence: Deno.SeekMode, options?: OperationOptions): Promise<number> {
+    const bytes = Number(offset);
+    if (!Number.isSafeInteger(bytes)) return Promise.reject(new RangeError(`offset must be a safe integer: ${offset}`));
+    if (whence !== 0 && whence !== 1 && whence !== 2) {
+      return Promise.reject(new TypeError(`whence must be a Deno.SeekMode, not ${whence}`));
+    }
+    return this.#descriptor.seek(bytes, whence, options);
+  }
+
+  /** Tells about the file (`IORING_OP_STATX`), as `Deno.FsFile.stat` does. */
+  stat(options?: OperationOptions): Promise<Deno.FileInfo> {
+    try {
+      const request = this.#descriptor.request(Op.STATX, "stat");
+      describeStat(request, "", StatKind.Descriptor);
+      return this.#descriptor.driver.start(request, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Brings all that was written, and what the system keeps about the file, to the disk (`IORING_OP_FSYNC`). */
+  async sync(options?: OperationOptions): Promise<void> {
+    await this.#act(Op.FSYNC, "sync", {}, options);
+  }
+
+  /** Brings all that was written to the disk, and about the file only what reading it back takes (`fdatasync`). */
+  async syncData(options?: OperationOptions): Promise<void> {
+    await this.#act(Op.FSYNC, "syncData", { opFlags: IORING_FSYNC_DATASYNC }, options);
+  }
+
+  /**
+   * Cuts the file off, or lengthens it with zeros (`IORING_OP_FTRUNCATE`, Linux 6.9; `ftruncate` before).
+   *
+   * @param length Bytes. Default: 0.
+   */
+  async truncate(length = 0, options?: OperationOptions): Promise<void> {
+    if (checkedPosition(length) !== length || !(Number.isSafeInteger(length) && length >= 0)) {
+      throw new RangeError(`length must be a safe integer, 0 or more: ${length}`);
+    }
+    const { driver, fd, subject } = this.#descriptor;
+    if (driver.features.supports(Op.FTRUNCATE)) {
+      await this.#act(Op.FTRUNCATE, "truncate", { offset: length }, options);
+      return;
+    }
+    this.#descriptor.requireOpen("truncate");
+    driver.admit(options);
+    const result = driver.native.rs_ftruncate(fd, new BigInt64Array([BigInt(length)]));
+    if (result < 0) throw systemError(result, "truncate", subject);
+  }
+
+  /**
+   * Reserves room on the disk, so that writes there can't fail for want of it (`IORING_OP_FALLOCATE`).
+   *
+   * @param offset Bytes from the start.
+   * @param length Bytes, 1 or more.
+   * @param options `keepSize` leaves the file's size as it is where the room reaches beyond its end.
+   * @throws {Error} With code "ENOSPC" if there is not that much; "EOPNOTSUPP" where the file system can't.
+   */
+  async allocate(
+    offset: number,
+    length: number,
+    options?: OperationOptions & { keepSize?: boolean },
+  ): Promise<void> {
+    checkRange(offset, length);
+    if (length === 0) throw new RangeError("length must be 1 or more: 0");
+    const mode = options?.keepSize ? FALLOC_FL_KEEP_SIZE : 0;
+    await this.#act(Op.FALLOCATE, "allocate", { offset, address: length, length: mode }, options);
+  }
+
+  /**
+   * Tells the system how a part of the file will be used (`IORING_OP_FADVISE`), as `posix_fadvise(2)` does.
+   *
+   * @param advice `"sequential"`, `"random"`, `"willneed"` (begin to read it), `"dontneed"`, `"noreuse"`, `"normal"`.
+   * @param offset Bytes from the start. Default: 0.
+   * @param length Bytes, up to 2^32 - 1; 0 is all up to the end. Default: 0.
+   */
+  async advise(advice: FileAdvice, offset = 0, length = 0, options?: OperationOptions): Promise<void> {
+    if (!Object.hasOwn(advices, advice)) throw new TypeError(`No advice is named ${JSON.stringify(advice)}`);
+    checkRange(offset, length);
+    if (length > 0xffff_ffff) throw new RangeError(`length must be below 2^32: ${length}`);
+    await this.#act(Op.FADVISE, "advise", { offset, length, opFlags: advices[advice] }, options);
+  }
+
+  /** Whether it is a terminal. */
+  isTerminal(): boolean {
+    const { driver, fd } = this.#descriptor;
+    this.#descriptor.requireOpen("isTerminal");
+    return isTerminal(driver, fd);
+  }
+
+  /**
+   * What is read from the file's position on, chunk by chunk, each an array of its own, of up to 64 KiB.
+   *
+   * @example
+   * ```ts
+   * import { open } from "@ringscope/ringscope";
+   *
+   * await using file = await open("/proc/self/maps");
+   * for await (const chunk of file.chunks()) console.log(chunk.byteLength);
+   * ```
+   */
+  chunks(): AsyncIterableIterator<Uint8Array<ArrayBuffer>> {
+    return this.#descriptor.chunks();
+  }
+
+  /**
+   * The lines from the file's position on, as UTF-8, without their ends (`\n` or `\r\n`). After an iteration that was
+   * left early the position is behind what has been read ahead.
+   *
+   * @example
+   * ```ts
+   * import { open } from "@ringscope/ringscope";
+   *
+   * await using file = await open("/proc/self/status");
+   * for await (const line of file.lines()) console.log(line);
+   * ```
+   */
+  lines(): AsyncIterableIterator<string> {
+    return linesOf(this.chunks());
+  }
+
+  /** A byte stream from the file's position on, which closes the file at its end, as that of `Deno.FsFile` does. */
+  get readable(): ReadableStream<Uint8Array<ArrayBuffer>> {
+    const close = () => this.close();
+    return this.#readable ??= readableStream({ read: (p) => this.read(p), end: close, abandon: close });
+  }
+
+  /** A stream into the file, which closes it at its end, as that of `Deno.FsFile` does. */
+  get writable(): WritableStream<Uint8Array> {
+    const close = () => this.close();
+    return this.#writable ??= writableStream({ writeAll: (p, o) => this.writeAll(p, o), end: close, abandon: close });
+  }
+
+  #act(
+    opcode: number,
+    operation: string,
+    fields: { offset?: number; address?: number; length?: number; opFlags?: number },
+    options?: OperationOptions,
+  ): Promise<number> {
+    const request = this.#descriptor.request(opcode, operation);
+    request.offset = fields.offset ?? 0;
+    request.address = fields.address ?? 0;
+    request.length = fields.length ?? 0;
+    request.opFlags = fields.opFlags ?? 0;
+    return this.#descriptor.driver.start(request, options);
+  }
+
+  /**
    * Reads from the file's position to its end.
    *
    * @param options `signal`, and a `timeout` for all of it.
@@ -239,9 +489,23 @@ function checkedPosition(position: number): number {
   return position === CURRENT_POSITION ? NaN : position;
 }
 
+function vectoredPosition(options: VectoredOptions | undefined): number {
+  return options?.position === undefined ? CURRENT_POSITION : checkedPosition(options.position);
+}
+
+function checkRange(offset: number, length: number): void {
+  for (const [name, value] of [["offset", offset], ["length", length]] as const) {
+    if (!(Number.isSafeInteger(value) && value >= 0)) {
+      throw new RangeError(`${name} must be a safe integer, 0 or more: ${value}`);
+    }
+  }
+}
+
 /** Standard input, as a {@linkcode File} on the default ring. */
-export const stdin: File = new File(new Descriptor(0, "standard input"));
+export const stdin: File = new File(new Descriptor(0, "standard input", undefined, null, { name: "standard input" }));
 /** Standard output, as a {@linkcode File} on the default ring. */
-export const stdout: File = new File(new Descriptor(1, "standard output"));
+export const stdout: File = new File(
+  new Descriptor(1, "standard output", undefined, null, { name: "standard output" }),
+);
 /** Standard error, as a {@linkcode File} on the default ring. */
-export const stderr: File = new File(new Descriptor(2, "standard error"));
+export const stderr: File = new File(new Descriptor(2, "standard error", undefined, null, { name: "standard error" }));

@@ -23,7 +23,32 @@ export {
   type UnixConnectDatagramOptions,
   type UnixListenDatagramOptions,
 } from "./datagram.ts";
-export { File, open, type OpenOptions, stderr, stdin, stdout } from "./file.ts";
+export { File, type FileAdvice, open, type OpenOptions, stderr, stdin, stdout, type VectoredOptions } from "./file.ts";
+export {
+  copyFile,
+  create,
+  type FsOptions,
+  getXattr,
+  link,
+  lstat,
+  mkdir,
+  type MkdirOptions,
+  readDir,
+  readFile,
+  readTextFile,
+  remove,
+  type RemoveOptions,
+  rename,
+  setXattr,
+  type SetXattrOptions,
+  stat,
+  symlink,
+  type SymlinkOptions,
+  truncate,
+  writeFile,
+  type WriteFileOptions,
+  writeTextFile,
+} from "./fs.ts";
 export { type ConnDuplex, toDuplex } from "./node_stream.ts";
 export { pipe, type PipeOptions, PipeReader, PipeWriter } from "./pipe.ts";
 export { sleep, type SleepOptions } from "./sleep.ts";

@@ -11,6 +11,11 @@ export function requirePath(access: "read" | "write", path: string): void {
   require({ name: access, path }, `${access} access to "${path}"`, `--allow-${access}`);
 }
 
+/** Throws `NotCapable` unless every path may be used, as links need it: nobody knows where they lead. */
+export function requireEverything(access: "read" | "write"): void {
+  require({ name: access }, `${access} access to everything`, `--allow-${access}`);
+}
+
 /** Throws `NotCapable` unless the address (`host:port`) may be used; prompts where Deno would. */
 export function requireNet(host: string): void {
   require({ name: "net", host }, `net access to "${host}"`, "--allow-net");
@@ -30,7 +35,7 @@ export function requireUnix(path: string): void {
   let state: Deno.PermissionState;
   try {
     const host = `unix:${path.startsWith("/") ? path : `${Deno.cwd()}/${path}`}`;
-    ({ state } = Deno.permissions.requestSync({ name: "net", host }));
+    state = stateOf({ name: "net", host });
   } catch {
     return; // an older Deno, to which this is no host
   }
@@ -38,8 +43,13 @@ export function requireUnix(path: string): void {
 }
 
 function require(descriptor: Deno.PermissionDescriptor, access: string, flag: string): void {
-  if (Deno.permissions.requestSync(descriptor).state === "granted") return;
-  throw notCapable(access, flag);
+  if (stateOf(descriptor) !== "granted") throw notCapable(access, flag);
+}
+
+/** Asks before it requests: Deno keeps a list of what was granted by a request, and goes through all of it each time. */
+function stateOf(descriptor: Deno.PermissionDescriptor): Deno.PermissionState {
+  const { state } = Deno.permissions.querySync(descriptor);
+  return state === "granted" ? state : Deno.permissions.requestSync(descriptor).state;
 }
 
 function notCapable(access: string, flag: string): Error {

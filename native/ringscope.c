@@ -219,6 +219,31 @@ EXPORT i32 rs_seek(i32 fd, i64 *offset, i32 whence)
 	return 0;
 }
 
+/* The next entries of an open directory (struct linux_dirent64), as many bytes of them as fit; 0 at the end. */
+EXPORT i32 rs_getdents(i32 fd, u8 *entries, u32 capacity)
+{
+	return (i32)syscall3(SYS_getdents64, fd, entries, capacity);
+}
+
+EXPORT i32 rs_fchmod(i32 fd, u32 mode)
+{
+	return (i32)syscall2(SYS_fchmod, fd, mode);
+}
+
+/* What IORING_OP_FTRUNCATE does, for kernels before 6.9. */
+EXPORT i32 rs_ftruncate(i32 fd, const i64 *bytes)
+{
+	return (i32)syscall2(SYS_ftruncate, fd, *bytes);
+}
+
+/* 1 for a terminal. Settings are 36 bytes (TCGETS, struct termios) on both CPUs. */
+EXPORT i32 rs_isatty(i32 fd)
+{
+	enum { TCGETS = 0x5401 };
+	u8 settings[64];
+	return syscall3(SYS_ioctl, fd, TCGETS, settings) == 0;
+}
+
 EXPORT i32 rs_socket(i32 domain, i32 type, i32 protocol)
 {
 	return (i32)syscall3(SYS_socket, domain, type, protocol);

@@ -13,7 +13,7 @@ import { BufferRing } from "./buffer_ring.ts";
 import { DirectDescriptors } from "./direct_descriptors.ts";
 import { Doorbell, type DoorbellKind } from "./doorbell.ts";
 import { Errno } from "./errno.ts";
-import { isCancelled, systemError, withBytesWritten } from "./errors.ts";
+import { about, isCancelled, systemError, withBytesWritten } from "./errors.ts";
 import { Features } from "./features.ts";
 import { complete, prepare, writeTimespec } from "./operations.ts";
 import {
@@ -781,9 +781,10 @@ function errnoError(request: Request): Error {
 }
 
 function timeoutError(request: Request): DOMException {
-  const about = request.subject?.path ?? request.subject?.address;
-  const what = about === undefined ? request.operation : `${request.operation} '${about}'`;
-  return new DOMException(`${what} timed out after ${request.timeoutMs} ms`, "TimeoutError");
+  return new DOMException(
+    `${request.operation}${about(request.subject)} timed out after ${request.timeoutMs} ms`,
+    "TimeoutError",
+  );
 }
 
 /**

@@ -16,6 +16,8 @@ export interface SystemErrorFields {
   operation: string;
   /** The path it was about, where there is one. */
   path?: string;
+  /** The second path, of an operation with two, such as `rename`. */
+  newPath?: string;
   /** The address it was about, such as `"127.0.0.1:80"`, where there is one. */
   address?: string;
 }
@@ -23,6 +25,9 @@ export interface SystemErrorFields {
 /** What a failed operation was about: goes into the message and the fields of its error. */
 export interface Subject {
   readonly path?: string;
+  readonly newPath?: string;
+  /** What people call what has neither path nor address. */
+  readonly name?: string;
   readonly address?: string;
 }
 
@@ -33,13 +38,21 @@ export interface Subject {
 export function systemError(result: number, operation: string, subject?: Subject): Error & SystemErrorFields {
   const errno = -result;
   const entry = errnoTable.get(errno) ?? { code: `E${errno}`, message: "Unknown error" };
-  const about = subject?.path ?? subject?.address;
-  const message = `${entry.message} (os error ${errno}): ${operation}${about === undefined ? "" : ` '${about}'`}`;
+  const message = `${entry.message} (os error ${errno}): ${operation}${about(subject)}`;
   const ErrorClass = entry.errorClass === undefined ? Error : Deno.errors[entry.errorClass];
   const fields: SystemErrorFields = { code: entry.code, errno, operation };
   if (subject?.path !== undefined) fields.path = subject.path;
+  if (subject?.newPath !== undefined) fields.newPath = subject.newPath;
   if (subject?.address !== undefined) fields.address = subject.address;
   return Object.assign(new ErrorClass(message), fields);
+}
+
+/** A subject as it stands in messages, behind the operation. */
+export function about(subject: Subject | undefined): string {
+  if (subject?.newPath !== undefined) return ` '${subject.path}' -> '${subject.newPath}'`;
+  const what = subject?.path ?? subject?.address;
+  if (what !== undefined) return ` '${what}'`;
+  return subject?.name === undefined ? "" : ` ${subject.name}`;
 }
 
 /**

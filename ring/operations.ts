@@ -47,15 +47,19 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
     case Op.RECV:
     case Op.SEND: {
       if ((request.sqeFlags & Sqe.BUFFER_SELECT) !== 0) break;
-      const view = request.view!;
-      if (view.byteLength < request.length) return refuseBuffer(request);
+      const { view, views } = request;
+      if (view !== null && view.byteLength < request.length) return refuseBuffer(request);
+      if (views !== null && totalBytes(views) < request.length) return refuseBuffer(request);
       length = Math.min(request.length, MAX_TRANSFER_BYTES);
       let block = request.block;
       if (block === null) {
         const taken = arena.take(length);
         if (typeof taken === "number") return taken;
         request.block = block = taken;
-        if (opcode === Op.WRITE || opcode === Op.SEND) copyIn(block, view, length);
+        if (opcode === Op.WRITE || opcode === Op.SEND) {
+          if (view === null) gather(block, views!);
+          else copyIn(block, view, length);
+        }
       }
       addressLow = block.addressLow;
       addressHigh = block.addressHigh;
@@ -75,6 +79,8 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
       length = 1;
       break;
     default:
+      addressLow = low(request.address);
+      addressHigh = high(request.address);
       offsetLow = low(request.offset);
       offsetHigh = request.offset < 0 ? 0xffff_ffff : high(request.offset);
   }
@@ -106,7 +112,10 @@ export function complete(request: Request): void {
     case Op.READ:
     case Op.RECV:
       if (request.result > 0 && request.block !== null) {
-        copyOut(request, request.block!, request.view!, request.result);
+        const { block, view, views, result } = request;
+        if (view !== null) copyOut(request, block, view, result);
+        else if (views !== null) scatter(request, block, views, result);
+        else request.bytes = block.bytes.slice(0, result);
       }
       break;
     case Op.TIMEOUT:
@@ -238,14 +247,8 @@ function copyIn(block: Block, view: Uint8Array, length: number): void {
  */
 function copyOut(request: Request, block: Block, view: Uint8Array, bytes: number): void {
   const from = request.blockOffset;
-  const fits = Math.min(view.byteLength, bytes);
-  if (fits < bytes) {
-    request.owner?.unread(block.bytes.slice(from, from + bytes));
-    request.failure = new TypeError(
-      `The buffer was detached or made smaller while ${request.operation} was in flight. ` +
-        `${bytes} bytes had arrived; ` +
-        (request.offset < 0 ? "the next read delivers them." : "they are still in the file."),
-    );
+  if (view.byteLength < bytes) {
+    keepUnread(request, block, bytes);
     return;
   }
   if (bytes <= SHORT_COPY_BYTES) {
@@ -253,4 +256,42 @@ function copyOut(request: Request, block: Block, view: Uint8Array, bytes: number
     return;
   }
   view.set(from === 0 && bytes === block.bytes.byteLength ? block.bytes : block.bytes.subarray(from, from + bytes));
+}
+
+/** Delivers what was read to several arrays, one after another. */
+function scatter(request: Request, block: Block, views: readonly Uint8Array[], bytes: number): void {
+  if (totalBytes(views) < request.length) {
+    keepUnread(request, block, bytes);
+    return;
+  }
+  let from = 0;
+  for (const view of views) {
+    const n = Math.min(view.byteLength, bytes - from);
+    if (n > 0) view.set(block.bytes.subarray(from, from + n));
+    from += n;
+  }
+}
+
+function gather(block: Block, views: readonly Uint8Array[]): void {
+  let to = 0;
+  for (const view of views) {
+    const n = Math.min(view.byteLength, MAX_TRANSFER_BYTES - to);
+    block.bytes.set(n === view.byteLength ? view : view.subarray(0, n), to);
+    to += n;
+  }
+}
+
+/** The bytes of several arrays. */
+export function totalBytes(views: readonly Uint8Array[]): number {
+  return views.reduce((sum, view) => sum + view.byteLength, 0);
+}
+
+function keepUnread(request: Request, block: Block, bytes: number): void {
+  const from = request.blockOffset;
+  request.owner?.unread(block.bytes.slice(from, from + bytes));
+  request.failure = new TypeError(
+    `The buffer was detached or made smaller while ${request.operation} was in flight. ` +
+      `${bytes} bytes had arrived; ` +
+      (request.offset < 0 ? "the next read delivers them." : "they are still in the file."),
+  );
 }

@@ -80,6 +80,8 @@ export class Request extends Cancellable {
   fd = -1;
   /** The SQE's `off`: a transfer's position, or `CURRENT_POSITION` for the file's own and for what has none. */
   offset = 0;
+  /** The SQE's `addr`, where it is a number and no memory. */
+  address = 0;
   /** The SQE's `len`, where the opcode does not derive it from `view`. */
   length = 0;
   /** The SQE's 32 bits of flags that belong to the opcode. */
@@ -94,6 +96,10 @@ export class Request extends Cancellable {
   fileIndex = 0;
   /** Where read bytes go to, or written ones come from. */
   view: Uint8Array | null = null;
+  /** What was read, where neither `view` nor `views` say where to. */
+  bytes: Uint8Array<ArrayBuffer> | null = null;
+  /** Instead of `view`, several arrays one after another. */
+  views: readonly Uint8Array[] | null = null;
   /** Other memory that the opcode takes by address. */
   operands: readonly Operand[] | null = null;
   /** All 16 words of the SQE, for requests that are written by hand; its user data and operands are filled in. */
