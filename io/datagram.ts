@@ -9,9 +9,10 @@ import { type Subject, systemError } from "../ring/errors.ts";
 import { type Operand, OperandWord } from "../ring/operations.ts";
 import { Lane, type OperationOptions, type Request } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
-import { MAX_TRANSFER_BYTES, Op } from "../ring/uring_abi.ts";
+import { MAX_TRANSFER_BYTES, Op, SQE_WORDS } from "../ring/uring_abi.ts";
 import { born } from "../scope/ownership.ts";
 import {
+  AF_INET,
   AF_INET6,
   AF_UNIX,
   decodeSocketAddress,
@@ -32,7 +33,15 @@ const SO_REUSEADDR = 2;
 const IPPROTO_IP = 0;
 const IPPROTO_IPV6 = 41;
 const IP_MULTICAST_LOOP = 34;
+const IP_MULTICAST_TTL = 33;
+const IP_ADD_MEMBERSHIP = 35;
+const IP_DROP_MEMBERSHIP = 36;
 const IPV6_MULTICAST_LOOP = 19;
+const IPV6_ADD_MEMBERSHIP = 20;
+const IPV6_DROP_MEMBERSHIP = 21;
+/** A command of sockets (6.7), and the word of the SQE in which it has the size of the option. */
+const SOCKET_URING_OP_SETSOCKOPT = 3;
+const OPTION_BYTES_WORD = 11;
 const MSG_TRUNC = 0x20;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -172,16 +181,21 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
    * Sends a datagram, all of it or nothing (`IORING_OP_SENDMSG`). What `p` holds at the time of the call is sent.
    *
    * @param p The datagram; it may be empty.
-   * @param addr Where to; not needed if the socket is connected. A name costs a resolution each time.
+   * @param addr Where to; to be left out if the socket is connected. A name costs a resolution each time.
    * @returns Bytes sent: `p.byteLength`.
    * @throws An error with code "EMSGSIZE" if it is too long: UDP takes 65,507 bytes over IPv4.
    * @throws {Deno.errors.ConnectionRefused} If the socket is connected and nobody received what it sent before.
    */
-  async send(p: Uint8Array, addr?: Address | null, options?: OperationOptions): Promise<number> {
+  send(p: Uint8Array, addr: Address, options?: OperationOptions): Promise<number>;
+  /** Sends a datagram to the address that the socket is connected to. */
+  send(p: Uint8Array, addr?: undefined, options?: OperationOptions): Promise<number>;
+  async send(p: Uint8Array, addr?: Address, options?: OperationOptions): Promise<number> {
     if (!(p instanceof Uint8Array)) throw new TypeError("The datagram must be a Uint8Array");
     const data = p.slice();
-    const name = addr == null ? null : this.#encode(addr as DatagramAddr) ?? await this.#resolve(addr as Deno.NetAddr);
-    const subject = addr == null ? this.#descriptor.subject : subjectOf(addr as DatagramAddr);
+    const name = addr === undefined
+      ? null
+      : this.#encode(addr as DatagramAddr) ?? await this.#resolve(addr as Deno.NetAddr);
+    const subject = addr === undefined ? this.#descriptor.subject : subjectOf(addr as DatagramAddr);
     if (data.byteLength > MAX_DATAGRAM_BYTES) throw systemError(-Errno.EMSGSIZE, "send", subject);
     const { driver } = this.#descriptor;
     driver.admit(options);
@@ -251,6 +265,53 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
     return found.find((address) => familyOf(address) === this.#family) ?? found[0];
   }
 
+  /**
+   * Joins a multicast group of IPv4: what is sent to it is received too. Leaving is in what this returns; closing the
+   * socket leaves all groups.
+   *
+   * @param address The group's address, such as "239.1.2.3".
+   * @param networkInterface An address of the network interface; "0.0.0.0" lets the kernel choose.
+   * @throws {Deno.errors.NotSupported} Before Linux 6.7 (`SOCKET_URING_OP_SETSOCKOPT`).
+   */
+  async joinMulticastV4(address: string, networkInterface: string): Promise<MulticastV4Membership> {
+    const group = numeric(address, AF_INET).subarray(4, 8);
+    const request = new Uint8Array([...group, ...numeric(networkInterface, AF_INET).subarray(4, 8)]); // `struct ip_mreq`
+    await this.#setOption("joinMulticastV4", IPPROTO_IP, IP_ADD_MEMBERSHIP, request);
+    return {
+      leave: () => this.#setOption("leave", IPPROTO_IP, IP_DROP_MEMBERSHIP, request),
+      setLoopback: (loopback) => this.#setOption("setLoopback", IPPROTO_IP, IP_MULTICAST_LOOP, integer(+loopback)),
+      setTTL: (ttl) => this.#setOption("setTTL", IPPROTO_IP, IP_MULTICAST_TTL, integer(ttl)),
+    };
+  }
+
+  /**
+   * Joins a multicast group of IPv6: what is sent to it is received too. Leaving is in what this returns; closing the
+   * socket leaves all groups.
+   *
+   * @param address The group's address, such as "ff02::114".
+   * @param networkInterface The number of the network interface; 0 lets the kernel choose.
+   * @throws {Deno.errors.NotSupported} Before Linux 6.7 (`SOCKET_URING_OP_SETSOCKOPT`).
+   */
+  async joinMulticastV6(address: string, networkInterface: number): Promise<MulticastV6Membership> {
+    const group = numeric(address, AF_INET6).subarray(8, 24);
+    const request = new Uint8Array([...group, ...integer(networkInterface)]); // `struct ipv6_mreq`
+    await this.#setOption("joinMulticastV6", IPPROTO_IPV6, IPV6_ADD_MEMBERSHIP, request);
+    return {
+      leave: () => this.#setOption("leave", IPPROTO_IPV6, IPV6_DROP_MEMBERSHIP, request),
+      setLoopback: (loopback) => this.#setOption("setLoopback", IPPROTO_IPV6, IPV6_MULTICAST_LOOP, integer(+loopback)),
+    };
+  }
+
+  /** By the ring, whose request can name memory; the helper's call only takes integers. */
+  async #setOption(operation: string, level: number, name: number, value: Uint8Array): Promise<void> {
+    const request = this.#descriptor.request(Op.URING_CMD, operation);
+    request.words = new Uint32Array(SQE_WORDS);
+    request.words.set([Op.URING_CMD, this.fd, SOCKET_URING_OP_SETSOCKOPT, 0, level, name]);
+    request.words[OPTION_BYTES_WORD] = value.byteLength;
+    request.operands = [{ word: OperandWord.Address3, bytes: value.byteLength, input: value }];
+    await this.#descriptor.driver.start(request);
+  }
+
   /** Closes the socket; what is in flight on it rejects with `Deno.errors.BadResource`. Twice is once. */
   close(): Promise<void> {
     return this.#descriptor.close();
@@ -279,6 +340,34 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
       yield datagram;
     }
   }
+}
+
+/** Membership of a multicast group of IPv4, in the shape of Deno's. */
+export interface MulticastV4Membership {
+  /** Leaves the group. */
+  leave: () => Promise<void>;
+  /** Says whether what this socket sends to a group comes back to this host. */
+  setLoopback: (loopback: boolean) => Promise<void>;
+  /** Says through how many routers what this socket sends to a group goes: 1 to 255. */
+  setTTL: (ttl: number) => Promise<void>;
+}
+
+/** Membership of a multicast group of IPv6, in the shape of Deno's. */
+export interface MulticastV6Membership {
+  /** Leaves the group. */
+  leave: () => Promise<void>;
+  /** Says whether what this socket sends to a group comes back to this host. */
+  setLoopback: (loopback: boolean) => Promise<void>;
+}
+
+function numeric(address: string, family: number): Uint8Array {
+  const encoded = encodeAddress(address, 0);
+  if (encoded !== null && familyOf(encoded) === family) return encoded;
+  throw new TypeError(`Not an address of IPv${family === AF_INET ? 4 : 6}: ${JSON.stringify(address)}`);
+}
+
+function integer(value: number): Uint8Array {
+  return new Uint8Array(new Int32Array([value]).buffer);
 }
 
 const unnamed: Deno.UnixAddr = { transport: "unixpacket", path: "" };

@@ -18,6 +18,8 @@ export {
   type Datagram,
   DatagramConn,
   listenDatagram,
+  type MulticastV4Membership,
+  type MulticastV6Membership,
   type UdpConnectOptions,
   type UdpListenOptions,
   type UnixConnectDatagramOptions,

@@ -460,6 +460,7 @@ export async function connect(
   const port = checkPort(options.port);
   requireNet(showAddress(hostname, port));
   const driver = driverOf(options.ring);
+  driver.admit(options);
   const deadline = options.timeout === undefined ? Infinity : performance.now() + options.timeout;
   let failure: unknown;
   for (const address of await resolve(hostname, port)) {

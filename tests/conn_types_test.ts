@@ -1,6 +1,15 @@
 /** `Conn` and `Listener` where Deno's are asked for: their types, their streams, `ref` and `unref`, `using`. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { type Conn, connect, defaultRing, listen, type Listener, scope, socketpair } from "../mod.ts";
+import {
+  type Conn,
+  connect,
+  type DatagramConn,
+  defaultRing,
+  listen,
+  type Listener,
+  scope,
+  socketpair,
+} from "../mod.ts";
 import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import * as libc from "./support/libc.ts";
 import { program } from "./support/program.ts";
@@ -31,10 +40,17 @@ async function connected(): Promise<{ client: Conn; server: Conn } & AsyncDispos
 const closed = (conn: Conn<Deno.Addr>) => assertRejects(() => conn.write(new Uint8Array(1)), Deno.errors.BadResource);
 
 /** These lines are the test: they must compile. */
-function assignable(conn: Conn, listener: Listener, unix: Conn<Deno.UnixAddr>, unixListener: Listener<Deno.UnixAddr>) {
+function assignable(
+  conn: Conn,
+  listener: Listener,
+  datagram: DatagramConn,
+  unix: Conn<Deno.UnixAddr>,
+  unixListener: Listener<Deno.UnixAddr>,
+) {
+  const datagrams: Deno.DatagramConn = datagram;
   const conns: [Deno.Conn, Deno.Conn<Deno.NetAddr>, Deno.TcpConn, Deno.UnixConn] = [conn, conn, conn, unix];
   const listeners: [Deno.Listener, Deno.TcpListener, Deno.UnixListener] = [listener, listener, unixListener];
-  return [conns, listeners];
+  return [conns, listeners, datagrams];
 }
 
 Deno.test("a function that takes Deno.Listener and Deno.Conn takes ours", async () => {

@@ -11,6 +11,7 @@ import {
   timeout,
 } from "../mod.ts";
 import { assertDescriptors, sockets } from "./support/descriptors.ts";
+import * as libc from "./support/libc.ts";
 import { until } from "./support/until.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
@@ -275,12 +276,15 @@ for (const connected of [false, true]) {
   const how = connected ? "connected" : "by address";
   Deno.test(`senders wait for a Unix receiver that is full, ${how}; a timeout or a cancel ends that`, async () => {
     const path = `\0ringscope full ${connected}`;
-    const there = connected ? null : { transport: "unixpacket", path } as const;
+    const there = connected ? undefined : { transport: "unixpacket", path } as const;
     await using here = await listenDatagram({ transport: "unixpacket", path });
     await using client = connected
       ? await connectDatagram({ transport: "unixpacket", path })
       : await listenDatagram({ transport: "unixpacket", path: "\0ringscope sender" });
-    const send = (i: number, options?: OperationOptions) => client.send(pattern(1000).fill(i, 0, 1), there, options);
+    const send = (i: number, options?: OperationOptions) =>
+      there === undefined
+        ? client.send(pattern(1000).fill(i, 0, 1), there, options)
+        : client.send(pattern(1000).fill(i, 0, 1), there, options);
     let sent = 0;
     const overdue = await assertRejects(async () => {
       for (;; sent++) await send(sent, { timeout: 50 });
@@ -296,6 +300,44 @@ for (const connected of [false, true]) {
     assertEquals(defaultRing().inFlight, 0);
   });
 }
+
+// Groups are joined by SOCKET_URING_OP_SETSOCKOPT, of Linux 6.7.
+const [major, minor] = Deno.osRelease().split(".").map(Number);
+const ignore = major < 6 || (major === 6 && minor < 7);
+
+Deno.test("multicast: a member of a group receives what is sent to it, until it leaves", { ignore }, async () => {
+  const hostname = "239.255.0.114"; // of this site
+  await using member = await listenDatagram({ transport: "udp", port: 0 });
+  await using sender = await listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0, loopback: true });
+  libc.setSocketOption(sender.fd, 0, 32, 0x0100007f); // IP_MULTICAST_IF: it stays on the loopback interface
+  const there = { transport: "udp", hostname, port: member.addr.port } as const;
+  const membership = await member.joinMulticastV4(hostname, "127.0.0.1");
+  await sender.send(bytes("to all"), there);
+  assertEquals(await member.receive(undefined, { timeout: 5000 }), [bytes("to all"), sender.addr]);
+  await membership.setLoopback(true);
+  await membership.setTTL(3);
+  assertEquals(libc.socketOption(member.fd, 0, 33), 3);
+  await membership.leave();
+  await sender.send(bytes("to the others"), there);
+  await sender.send(bytes("to one"), { ...there, hostname: "127.0.0.1" });
+  assertEquals(text((await member.receive())[0]), "to one");
+  await assertRejects(() => membership.leave(), Deno.errors.AddrNotAvailable, "leave");
+  await assertRejects(() => sender.joinMulticastV4("ff02::1", "0.0.0.0"), TypeError, "IPv4");
+  const error = await assertRejects(() => sender.joinMulticastV4("10.0.0.1", "0.0.0.0")) as Error & SystemErrorFields;
+  assertEquals([error.code, error.operation], ["EINVAL", "joinMulticastV4"]);
+});
+
+Deno.test("multicast: the kernel lists the members of a group of IPv6", { ignore }, async () => {
+  const members = () => Deno.readTextFileSync("/proc/net/igmp6").includes(" ff010000000000000000000000000114 ");
+  await using member = await listenDatagram({ transport: "udp", hostname: "::1", port: 0 });
+  const membership = await member.joinMulticastV6("ff01::114", 1);
+  assert(members());
+  await membership.setLoopback(true);
+  assertEquals(libc.socketOption(member.fd, 41, 19), 1);
+  await membership.leave();
+  assert(!members());
+  await assertRejects(() => membership.leave(), Deno.errors.AddrNotAvailable);
+});
 
 Deno.test("Deno's own sockets and ours understand each other", async () => {
   // deno-lint-ignore no-explicit-any -- unstable, and there only with --unstable-net

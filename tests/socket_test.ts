@@ -10,6 +10,9 @@ import {
   type SystemErrorFields,
   timeout,
 } from "../mod.ts";
+import { assertDescriptors, sockets } from "./support/descriptors.ts";
+import * as libc from "./support/libc.ts";
+import { until } from "./support/until.ts";
 
 function pattern(bytes: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: bytes }, (_, i) => i * 11 + (i >> 10));
@@ -176,6 +179,47 @@ Deno.test("a reset connection is ConnectionReset for the read, BrokenPipe or Con
   await assertRejects(() => client.read(new Uint8Array(1)), Deno.errors.ConnectionReset);
   const error = await assertRejects(() => client.write(new Uint8Array(1)));
   assert(error instanceof Deno.errors.BrokenPipe || error instanceof Deno.errors.ConnectionReset);
+});
+
+Deno.test("a reset (RST) ends a read in flight, or a write, with its errno and the address, and leaks nothing", async () => {
+  const before = sockets();
+  const reset = async (operation: (conn: Conn) => Promise<unknown>) => {
+    await using pair = await connected();
+    const { client, server } = pair;
+    const rejected = assertRejects(() => operation(client));
+    await until("it is in flight", () => defaultRing().inFlight === 1);
+    libc.resetOnClose(server.fd);
+    await server.close();
+    const error = await rejected as Error & SystemErrorFields & { bytesWritten?: number };
+    assertEquals(error.address, `127.0.0.1:${client.remoteAddr.port}`);
+    return error;
+  };
+  const read = await reset((conn) => conn.read(new Uint8Array(1)));
+  assertInstanceOf(read, Deno.errors.ConnectionReset);
+  assertEquals([read.code, read.operation], ["ECONNRESET", "read"]);
+  const write = await reset((conn) => conn.writeAll(new Uint8Array(20_000_000)));
+  assert(["ECONNRESET", "EPIPE"].includes(write.code) && write.operation === "write");
+  assert(write.bytesWritten! > 0 && write.bytesWritten! < 20_000_000);
+  await assertDescriptors(before, sockets);
+});
+
+Deno.test("an address that is not ours is AddrNotAvailable, and what can't be connected leaks nothing", async () => {
+  const before = sockets();
+  const error = await assertRejects(() => listen({ hostname: "192.0.2.1", port: 0 })) as Error & SystemErrorFields;
+  assertInstanceOf(error, Deno.errors.AddrNotAvailable);
+  assertEquals([error.code, error.operation, error.address], ["EADDRNOTAVAIL", "listen", "192.0.2.1:0"]);
+  // Broadcast without leave (EACCES), a scope's address without its scope (EINVAL), nobody there (ECONNREFUSED).
+  for (const hostname of ["255.255.255.255", "fe80::1", "127.0.0.1"]) {
+    const failed = await assertRejects(() => connect({ hostname, port: 1 })) as Error & SystemErrorFields;
+    assert(failed.errno > 0, failed.message);
+    assertEquals(failed.operation, "connect");
+  }
+  // @ts-expect-error: no such transport
+  await assertRejects(() => connect({ transport: "udp", port: 1 }), TypeError, "transport");
+  // @ts-expect-error: no such transport
+  await assertRejects(() => listen({ transport: "udp", port: 0 }), TypeError, "transport");
+  await assertRejects(() => connect({ port: 1, timeout: -1 }), RangeError);
+  await assertDescriptors(before, sockets);
 });
 
 Deno.test("an address in use is AddrInUse; reusePort shares it", async () => {

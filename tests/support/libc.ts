@@ -38,6 +38,11 @@ export function socketOption(fd: number, level: number, name: number): number {
   return value[0];
 }
 
+/** `setsockopt(2)` of an option that is an integer. */
+export function setSocketOption(fd: number, level: number, name: number, value: number): void {
+  checked("setsockopt", symbols.setsockopt(fd, level, name, new Int32Array([value]), 4));
+}
+
 /** A system call that does nothing: the kernel runs what work it has put off for this thread. */
 export function enterKernel(): void {
   symbols.getppid();
