@@ -559,7 +559,7 @@ export function listen(options: ListenOptions): Promise<Listener>;
  * ```ts
  * import { listen } from "@ringscope/ringscope";
  *
- * await using listener = await listen({ transport: "unix", path: "\0ringscope example" });
+ * await using listener = await listen({ transport: "unix", path: `\0ringscope example ${Deno.pid}` });
  * console.log(listener.addr.path);
  * ```
  */

@@ -266,8 +266,8 @@ Deno.test("Unix datagrams: addresses, up to 200 KB, the unnamed, ENOENT, ECONNRE
     assertEquals(inUse.path, at("here").path);
     await assertRejects(() => there.send(bytes("x"), at("nobody")), Deno.errors.NotFound, "nobody");
   }
-  await using last = await listenDatagram({ transport: "unixpacket", path: "\0ringscope datagram_test" });
-  assertEquals(last.addr.path, "\0ringscope datagram_test");
+  await using last = await listenDatagram({ transport: "unixpacket", path: `\0ringscope ${Deno.pid} datagram_test` });
+  assertEquals(last.addr.path, `\0ringscope ${Deno.pid} datagram_test`);
   await assertRejects(() => last.send(bytes("x"), at("here")), Deno.errors.ConnectionRefused);
   await Deno.remove(directory, { recursive: true });
 });
@@ -275,12 +275,12 @@ Deno.test("Unix datagrams: addresses, up to 200 KB, the unnamed, ENOENT, ECONNRE
 for (const connected of [false, true]) {
   const how = connected ? "connected" : "by address";
   Deno.test(`senders wait for a Unix receiver that is full, ${how}; a timeout or a cancel ends that`, async () => {
-    const path = `\0ringscope full ${connected}`;
+    const path = `\0ringscope ${Deno.pid} full ${connected}`;
     const there = connected ? undefined : { transport: "unixpacket", path } as const;
     await using here = await listenDatagram({ transport: "unixpacket", path });
     await using client = connected
       ? await connectDatagram({ transport: "unixpacket", path })
-      : await listenDatagram({ transport: "unixpacket", path: "\0ringscope sender" });
+      : await listenDatagram({ transport: "unixpacket", path: `\0ringscope ${Deno.pid} sender` });
     const send = (i: number, options?: OperationOptions) =>
       there === undefined
         ? client.send(pattern(1000).fill(i, 0, 1), there, options)
@@ -328,9 +328,11 @@ Deno.test("multicast: a member of a group receives what is sent to it, until it 
 });
 
 Deno.test("multicast: the kernel lists the members of a group of IPv6", { ignore }, async () => {
-  const members = () => Deno.readTextFileSync("/proc/net/igmp6").includes(" ff010000000000000000000000000114 ");
+  const id = Deno.pid.toString(16).padStart(8, "0"); // no other process joins this group
+  const group = `ff01::1:${id.slice(0, 4)}:${id.slice(4)}`;
+  const members = () => Deno.readTextFileSync("/proc/net/igmp6").includes(`ff01${"0".repeat(16)}0001${id}`);
   await using member = await listenDatagram({ transport: "udp", hostname: "::1", port: 0 });
-  const membership = await member.joinMulticastV6("ff01::114", 1);
+  const membership = await member.joinMulticastV6(group, 1);
   assert(members());
   await membership.setLoopback(true);
   assertEquals(libc.socketOption(member.fd, 41, 19), 1);

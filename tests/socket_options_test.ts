@@ -92,8 +92,12 @@ Deno.test("buffer sizes hold for datagrams and Unix sockets too", async () => {
     sendBufferSize: 30_000,
   });
   assertEquals([receiveBuffer(socket.fd), sendBuffer(socket.fd)], [40_000, 60_000]);
-  await using listener = await listen({ transport: "unix", path: "\0ringscope options" });
-  await using conn = await connect({ transport: "unix", path: "\0ringscope options", sendBufferSize: 30_000 });
+  await using listener = await listen({ transport: "unix", path: `\0ringscope ${Deno.pid} options` });
+  await using conn = await connect({
+    transport: "unix",
+    path: `\0ringscope ${Deno.pid} options`,
+    sendBufferSize: 30_000,
+  });
   await using _server = await listener.accept();
   assertEquals(sendBuffer(conn.fd), 60_000);
 });

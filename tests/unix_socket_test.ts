@@ -48,7 +48,7 @@ Deno.test("Unix: addresses, bytes both ways, half closing, and the path stays", 
   }));
 
 Deno.test("Unix: an abstract name needs no file, ends with its listener, and counts to its last byte", async () => {
-  const path = "\0ringscope unix_socket_test";
+  const path = `\0ringscope ${Deno.pid} unix_socket_test`;
   {
     await using listener = await listen({ transport: "unix", path });
     assertEquals(listener.addr.path, path);
@@ -111,7 +111,7 @@ Deno.test("Unix: 107 bytes of path are the most, and a path that is none is refu
   }));
 
 Deno.test("Unix: a connect to a listener whose backlog is full waits; a timeout and a cancel end it, and leak nothing", async () => {
-  const path = "\0ringscope full backlog";
+  const path = `\0ringscope ${Deno.pid} full backlog`;
   await using listener = await listen({ transport: "unix", path, backlog: 0 });
   await using _first = await connect({ transport: "unix", path });
   const before = sockets();
@@ -131,7 +131,7 @@ Deno.test("Unix: a connect to a listener whose backlog is full waits; a timeout 
 });
 
 Deno.test("Unix: iterating ends when the listener is closed; an accept in flight is BadResource", async () => {
-  const path = "\0ringscope iterate";
+  const path = `\0ringscope ${Deno.pid} iterate`;
   const listener = await listen({ transport: "unix", path });
   const serving = (async () => {
     let served = 0;
