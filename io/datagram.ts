@@ -88,6 +88,7 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
     this.#descriptor = descriptor;
     this.#family = family;
     this.#remoteAddr = remoteAddr;
+    descriptor.serveMessage = (request) => this.#serve(request);
   }
 
   /** The number of the descriptor. */
@@ -112,17 +113,17 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
    * @param options `signal` and `timeout`.
    * @returns The part of `p` that the datagram fills, which is empty for an empty one; and where it came from.
    * @throws {RangeError} If the datagram is longer than `p`, or `p` has been detached: the next call of `receive`
-   * delivers it.
+   * delivers it. Only one that is longer than 256 KiB, which a Unix socket can send, and longer than `p` is lost.
    * @throws {Deno.errors.ConnectionRefused} If the socket is connected and nobody received what it sent.
    */
   receive(p?: Uint8Array<ArrayBuffer>, options?: OperationOptions): Promise<Datagram<Address>> {
     try {
       if (p !== undefined && !(p instanceof Uint8Array)) throw new TypeError("The buffer must be a Uint8Array");
       const request = this.#descriptor.request(Op.RECVMSG, "receive");
+      request.lane = this.#receiveLane;
       if (this.#undelivered.length === 0) return this.#receive(request, p, options);
       this.#descriptor.driver.admit(options);
-      const [data, addr] = this.#undelivered.shift()!;
-      return Promise.resolve([this.#deliver(data, addr, p), addr]);
+      return Promise.resolve(this.#deliver(this.#undelivered.shift()!, p));
     } catch (error) {
       return Promise.reject(error);
     }
@@ -132,49 +133,61 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
     const bytes = Math.min(Math.max(RECEIVE_BYTES, p?.byteLength ?? 0), MAX_DATAGRAM_BYTES);
     const message = new Uint8Array(MESSAGE_BYTES);
     const name = new Uint8Array(ADDRESS_BYTES);
-    let data: Uint8Array<ArrayBuffer>;
+    let datagram: Datagram<Address>;
+    request.view = p ?? null; // for `#serve`
     request.operands = messageOperands(message, { bytes: ADDRESS_BYTES, output: name }, {
       bytes,
       outputsResult: true,
-      // Copied here already, because what does not fit into `p` must be kept.
-      inspect: (received) => data = received.slice(),
+      // What does not fit must be kept before anybody else has a turn, so it is delivered here.
+      inspect: (received) => {
+        const view = new DataView(message.buffer);
+        const nameBytes = view.getUint32(MessageField.nameBytes, true);
+        try {
+          if ((view.getUint32(MessageField.flags, true) & MSG_TRUNC) !== 0) throw tooLong(request.result, bytes);
+          datagram = this.#deliver([received.slice(), this.#decode(name.subarray(0, nameBytes))], p);
+        } catch (error) {
+          request.failure = error as RangeError;
+        }
+      },
     });
     request.length = 1;
     request.opFlags = MSG_TRUNC; // the result is the datagram's own length
     request.pollable = true;
-    request.lane = this.#receiveLane;
-    request.decode = ({ result }): Datagram<Address> => {
-      const view = new DataView(message.buffer);
-      const nameBytes = view.getUint32(MessageField.nameBytes, true);
-      const addr =
-        (nameBytes === 0 && this.#family !== AF_UNIX
-          ? this.#remoteAddr
-          : this.#decode(name.subarray(0, nameBytes))) as Address;
-      if ((view.getUint32(MessageField.flags, true) & MSG_TRUNC) !== 0) {
-        throw new RangeError(
-          `A datagram of ${result} bytes is longer than receive can take: the rest after ${bytes} bytes is lost`,
-        );
-      }
-      return [this.#deliver(data, addr, p), addr];
-    };
+    request.decode = () => datagram;
     return this.#descriptor.driver.start<Datagram<Address>>(request, options);
   }
 
-  #deliver(data: Uint8Array<ArrayBuffer>, addr: Address, p: Uint8Array<ArrayBuffer> | undefined) {
-    if (p === undefined) return data;
+  /** Serves a receive, whose turn has come, with a datagram that was kept. */
+  #serve(request: Request): boolean {
+    const kept = this.#undelivered.shift();
+    if (kept === undefined) return false;
+    request.result = 0;
+    try {
+      const datagram = this.#deliver(kept, request.view as Uint8Array<ArrayBuffer> ?? undefined);
+      request.decode = () => datagram;
+    } catch (error) {
+      request.failure = error as RangeError;
+    }
+    return true;
+  }
+
+  #deliver(datagram: Datagram<Address>, p: Uint8Array<ArrayBuffer> | undefined): Datagram<Address> {
+    const [data, addr] = datagram;
+    if (p === undefined) return datagram;
     if (p.byteLength < data.byteLength) {
-      this.#undelivered.unshift([data, addr]);
+      this.#undelivered.unshift(datagram);
       throw new RangeError(
         `A datagram of ${data.byteLength} bytes does not fit into a buffer of ${p.byteLength}, which may have been ` +
           "detached or made smaller meanwhile; the next receive delivers it",
       );
     }
     p.set(data);
-    return p.subarray(0, data.byteLength);
+    return [p.subarray(0, data.byteLength), addr];
   }
 
-  #decode(name: Uint8Array<ArrayBuffer>): DatagramAddr {
-    return name.byteLength === 0 ? unnamed : decodeSocketAddress(name, "datagram");
+  /** From where: the kernel says nothing of Unix sockets without a name. */
+  #decode(name: Uint8Array<ArrayBuffer>): Address {
+    return (name.byteLength === 0 ? unnamed : decodeSocketAddress(name, "datagram")) as Address;
   }
 
   /**
@@ -368,6 +381,12 @@ function numeric(address: string, family: number): Uint8Array {
 
 function integer(value: number): Uint8Array {
   return new Uint8Array(new Int32Array([value]).buffer);
+}
+
+function tooLong(bytes: number, room: number): RangeError {
+  return new RangeError(
+    `A datagram of ${bytes} bytes is lost: there was room for ${room}. Give receive a longer buffer`,
+  );
 }
 
 const unnamed: Deno.UnixAddr = { transport: "unixpacket", path: "" };

@@ -45,6 +45,8 @@ export class Descriptor implements RequestOwner {
   #place: number | null = null;
   #readLane: Lane | null = null;
   #writeLane: Lane | null = null;
+  /** As `serve`, for what is received as messages. */
+  serveMessage: ((request: Request) => boolean) | null = null;
   /** Bytes that were read and could not be delivered; the next read begins with them. */
   #unread: Uint8Array<ArrayBuffer>[] = [];
   #closing: Promise<void> | null = null;
@@ -358,6 +360,15 @@ export class Descriptor implements RequestOwner {
     this.#unread.push(bytes);
   }
 
+  serve(request: Request): boolean {
+    if (request.opcode === Op.RECVMSG) return this.serveMessage?.(request) ?? false;
+    const reads = request.opcode === Op.RECV || request.opcode === Op.READ;
+    // A buffer that has been detached meanwhile is refused where it always is.
+    if (!reads || this.#unread.length === 0 || !request.view?.byteLength) return false;
+    request.result = this.#takeUnread(request.view);
+    return true;
+  }
+
   /** Cancels what is in flight on it, waits for that, and closes it in the kernel; once. */
   close(): Promise<void> {
     return this.#closing ??= this.#close();
@@ -388,12 +399,16 @@ export class Descriptor implements RequestOwner {
   #readUnread(p: Uint8Array, options?: OperationOptions): Promise<number> {
     this.requireOpen("read");
     this.driver.admit(options);
+    return Promise.resolve(this.#takeUnread(p));
+  }
+
+  #takeUnread(p: Uint8Array): number {
     const bytes = this.#unread[0];
     const n = Math.min(p.byteLength, bytes.byteLength);
     p.set(n === bytes.byteLength ? bytes : bytes.subarray(0, n));
     if (n === bytes.byteLength) this.#unread.shift();
     else this.#unread[0] = bytes.subarray(n);
-    return Promise.resolve(n);
+    return n;
   }
 
   /** One byte more than a regular file holds, so that its end is seen without growing. */

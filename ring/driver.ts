@@ -288,6 +288,10 @@ export class Driver implements RequestHost {
     if (lane.waiting.length === 0) return;
     for (let next = lane.waiting.shift(); next !== undefined; next = lane.waiting.shift()) {
       if (next.state !== RequestState.Queued) continue;
+      if (next.owner?.serve(next)) {
+        this.#settle(next);
+        continue;
+      }
       lane.turn = next.laneHolder ?? next;
       this.#send(next);
       break;

@@ -51,6 +51,11 @@ export interface RequestOwner {
   onIdle: (() => void) | null;
   /** Takes bytes that were read but could not be delivered, to deliver them to the next read. */
   unread(bytes: Uint8Array<ArrayBuffer>): void;
+  /**
+   * Whether a request whose turn has come can be served by what was kept: then its result is set, and the kernel is not
+   * asked.
+   */
+  serve(request: Request): boolean;
 }
 
 /**

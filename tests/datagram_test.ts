@@ -85,6 +85,19 @@ Deno.test("a datagram that does not fit is told, and the next receive delivers a
   assertEquals(text((await here.receive())[0]), "second");
 });
 
+Deno.test("a datagram that does not fit goes to the receive that waits, before any later one", async () => {
+  await using here = await udp();
+  await using there = await udp();
+  const small = [1, 2].map((size) => assertRejects(() => here.receive(new Uint8Array(size)), RangeError));
+  const large = [10, 10].map((size) => here.receive(new Uint8Array(size)));
+  await waiting(4);
+  await there.send(bytes("first"), here.addr);
+  await Promise.all(small);
+  assertEquals(text((await large[0])[0]), "first");
+  await there.send(bytes("second"), here.addr);
+  assertEquals(text((await large[1])[0]), "second");
+});
+
 Deno.test("a buffer that is detached during a receive loses no datagram", async () => {
   await using here = await udp();
   await using there = await udp();
@@ -257,6 +270,11 @@ Deno.test("Unix datagrams: addresses, up to 200 KB, the unnamed, ENOENT, ECONNRE
     const long = pattern(200_000);
     await there.send(long, here.addr);
     assertEquals((await here.receive())[0], long);
+    await using longer = await connectDatagram({ ...at("here"), sendBufferSize: 212_992 });
+    await longer.send(pattern(400_000));
+    await assertRejects(() => here.receive(), RangeError, "400000 bytes is lost");
+    await longer.send(pattern(400_000));
+    assertEquals((await here.receive(new Uint8Array(400_000)))[0], pattern(400_000));
     await using client = await connectDatagram(at("here"));
     assertEquals(client.remoteAddr, at("here"));
     await client.send(bytes("unnamed"));

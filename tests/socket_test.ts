@@ -91,6 +91,26 @@ Deno.test("reads of one connection are served in the order of the calls", async 
   await right.close();
 });
 
+Deno.test("bytes of a buffer that was detached meanwhile go to the read that waits, before any later ones", async () => {
+  const [left, right] = socketpair();
+  const buffers = Array.from({ length: 4 }, () => new Uint8Array(2));
+  const [first, ...others] = buffers.map((p) => right.read(p));
+  const refused = assertRejects(() => first, TypeError, "detached");
+  await until("they wait", () => defaultRing().inFlight === 4);
+  buffers[0].buffer.transfer();
+  await left.writeAll(new Uint8Array([1, 2]));
+  await refused;
+  assertEquals([await others[0], buffers[1]], [2, new Uint8Array([1, 2])]);
+  buffers[2].buffer.transfer();
+  await left.writeAll(new Uint8Array([3, 4]));
+  await assertRejects(() => others[1], TypeError, "detached");
+  await left.writeAll(new Uint8Array([5, 6]));
+  assertEquals([await others[2], buffers[3]], [2, new Uint8Array([3, 4])]);
+  assertEquals([await right.read(buffers[1]), buffers[1]], [2, new Uint8Array([5, 6])]);
+  await left.close();
+  await right.close();
+});
+
 Deno.test("a readAll that is aborted loses nothing: the next read delivers it", async () => {
   const [left, right] = socketpair();
   const controller = new AbortController();
