@@ -28,7 +28,8 @@ export interface ConnDuplex extends Duplex {
 /**
  * A `Duplex` of `node:stream` over a connection, for `node:tls` and for libraries that take a stream. Ending it half
  * closes the connection; destroying it, or the end of both directions, closes it. Its reads and writes belong to the
- * scope in which it was made: when that is cancelled, it is destroyed with the reason. (`node:stream` is loaded by the
+ * scope in which it was made: when that is cancelled, it is destroyed with the reason; when the connection is closed, it is
+ * destroyed without an error. (`node:stream` is loaded by the
  * first call of this.)
  *
  * @param conn The connection, which is the stream's from now on.
@@ -62,7 +63,11 @@ export function toDuplex(conn: Conn<Deno.Addr>): ConnDuplex {
     CancelToken.resume(token, operation).then((value) => {
       active();
       then(value);
-    }, fail);
+    }, (error) => {
+      // Who closes the connection has no need to be told.
+      if (error instanceof Deno.errors.BadResource) duplex.destroy();
+      else fail(error);
+    });
   };
   const duplex = new Duplex({
     emitClose: true,

@@ -80,6 +80,20 @@ Deno.test("a Duplex whose scope is cancelled is destroyed with the reason", asyn
   await right.close();
 });
 
+Deno.test("closing the connection of a Duplex destroys it, without an error", async () => {
+  const [left, right] = socketpair();
+  const stream = toDuplex(left);
+  const errors: unknown[] = [];
+  stream.on("error", (error) => errors.push(error));
+  stream.on("data", () => {});
+  stream.write(new Uint8Array(8_000_000));
+  await until("a read and a write are in flight", () => defaultRing().inFlight === 2);
+  await left.close();
+  await gone(stream);
+  assertEquals(errors, []);
+  await right.close();
+});
+
 Deno.test("a Duplex says so when nothing has come or gone for a while", async () => {
   const [left, right] = socketpair();
   const stream = toDuplex(left);
