@@ -14,7 +14,7 @@ import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import * as libc from "./support/libc.ts";
 import { program } from "./support/program.ts";
 import { doorbells } from "./support/rings.ts";
-import { until } from "./support/until.ts";
+import { until, within } from "./support/until.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const text = (data: Uint8Array) => new TextDecoder().decode(data);
@@ -144,7 +144,7 @@ Deno.test("readable: a read belongs to the scope of whoever asks", async () => {
         await until("the read is in flight", () => defaultRing().inFlight === 1);
         s.cancel(enough);
       });
-      await reader.read();
+      await within("the read", reader.read());
     })
   );
   assert(error === enough);
@@ -171,7 +171,7 @@ Deno.test("writable: abort ends a write that is in flight, and closes the connec
   const writing = assertRejects(() => writer.write(new Uint8Array(20_000_000)), Error, "enough");
   await until("the write is in flight", () => defaultRing().inFlight === 1);
   const ended = assertRejects(() => writer.closed, Error, "enough");
-  await writer.abort(new Error("enough"));
+  await within("the abort", writer.abort(new Error("enough")));
   await writing;
   await ended;
   assertEquals(defaultRing().inFlight, 0);
