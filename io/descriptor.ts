@@ -25,6 +25,8 @@ export interface DescriptorTraits {
   readonly seekable: boolean;
 }
 
+const SEEK_SET = 0;
+const SEEK_CUR = 1;
 const MSG_WAITALL = 0x100;
 const MSG_NOSIGNAL = 0x4000;
 /** Where `readAll` begins when it can't know the size; doubled from there. */
@@ -43,6 +45,8 @@ export class Descriptor implements RequestOwner {
   #traits: DescriptorTraits | null;
   /** Where it is registered with the ring; -1 for nowhere, `null` as long as that is open. */
   #place: number | null = null;
+  /** The position of what has one, as far as is known; `null` for unknown. */
+  #position: number | null = null;
   #readLane: Lane | null = null;
   #writeLane: Lane | null = null;
   /** As `serve`, for what is received as messages. */
@@ -177,11 +181,38 @@ export class Descriptor implements RequestOwner {
   }
 
   #laneOfReads(): Lane {
-    return this.#readLane ??= (this.traits.seekable && this.#writeLane) || new Lane();
+    return this.#readLane ??= this.#writeLane !== null && this.traits.seekable ? this.#writeLane : this.#newLane();
   }
 
   #laneOfWrites(): Lane {
-    return this.#writeLane ??= (this.traits.seekable && this.#readLane) || new Lane();
+    return this.#writeLane ??= this.#readLane !== null && this.traits.seekable ? this.#readLane : this.#newLane();
+  }
+
+  #newLane(): Lane {
+    if (this.traits.seekable) this.#position = this.#seek(0, SEEK_CUR);
+    return new Lane();
+  }
+
+  /** The system call; the new position, or a negative errno. */
+  #seek(offset: number, whence: number): number {
+    const position = new BigInt64Array([BigInt(offset)]);
+    const result = this.driver.native.rs_seek(this.fd, position, whence);
+    return result < 0 ? result : Number(position[0]);
+  }
+
+  /**
+   * Sees that the file's position has moved. A request that the kernel did in two parts, the second of which failed (a
+   * full disk), is a short success, but leaves the position where it was (io_uring's rw.c updates it only where the last
+   * part succeeded): the next write would go over the same place.
+   */
+  moved(bytes: number, asked: number): void {
+    if (this.#position === null) return;
+    const before = this.#position;
+    this.#position += bytes;
+    if (bytes === asked) return;
+    const now = this.#seek(0, SEEK_CUR);
+    if (now === before) this.#seek(this.#position, SEEK_SET);
+    else this.#position = now;
   }
 
   /**
@@ -193,14 +224,12 @@ export class Descriptor implements RequestOwner {
       const request = this.request(Op.NOP, "seek");
       request.lane = this.#laneOfReads();
       request.decode = () => {
-        const SEEK_CUR = 1;
         // What was read and not delivered is ahead of the position that the program knows.
         const undelivered = totalBytes(this.#unread);
-        const position = new BigInt64Array([BigInt(whence === SEEK_CUR ? offset - undelivered : offset)]);
-        const result = this.driver.native.rs_seek(this.fd, position, whence);
-        if (result < 0) throw systemError(result, "seek", this.subject);
+        const position = this.#seek(whence === SEEK_CUR ? offset - undelivered : offset, whence);
+        if (position < 0) throw systemError(position, "seek", this.subject);
         this.#unread.length = 0;
-        return Number(position[0]);
+        return this.#position = position;
       };
       return this.driver.start(request, options);
     } catch (error) {
@@ -364,8 +393,9 @@ export class Descriptor implements RequestOwner {
     if (request.opcode === Op.RECVMSG) return this.serveMessage?.(request) ?? false;
     const reads = request.opcode === Op.RECV || request.opcode === Op.READ;
     // A buffer that has been detached meanwhile is refused where it always is.
-    if (!reads || this.#unread.length === 0 || !request.view?.byteLength) return false;
-    request.result = this.#takeUnread(request.view);
+    const p = request.view ?? request.views?.find((view) => view.byteLength > 0);
+    if (!reads || this.#unread.length === 0 || !p?.byteLength) return false;
+    request.result = this.#takeUnread(p);
     return true;
   }
 

@@ -109,7 +109,12 @@ export function prepare(request: Request, uring: Uring, arena: Arena): number {
 export function complete(request: Request): void {
   if (isRestart(request.result)) request.result = -Errno.EINTR;
   switch (request.opcode) {
+    case Op.WRITE:
+      if (request.offset < 0 && request.result > 0) request.owner?.moved(request.result, request.length);
+      break;
     case Op.READ:
+      if (request.offset < 0 && request.result > 0) request.owner?.moved(request.result, request.length);
+      /* falls through */
     case Op.RECV:
       if (request.result > 0 && request.block !== null) {
         const { block, view, views, result } = request;

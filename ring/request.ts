@@ -49,6 +49,8 @@ export interface RequestOwner {
   referenced: boolean;
   /** Called when `pending` has come down to 0, if set. */
   onIdle: (() => void) | null;
+  /** Called when a request at the file's own position has moved `bytes` of the `asked`, before the next one starts. */
+  moved(bytes: number, asked: number): void;
   /** Takes bytes that were read but could not be delivered, to deliver them to the next read. */
   unread(bytes: Uint8Array<ArrayBuffer>): void;
   /**
