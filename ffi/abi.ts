@@ -32,7 +32,7 @@ export const symbols = {
   rs_pipe: { parameters: ["buffer", "i32"], result: "i32" },
   /** `i32 rs_close(i32 fd)` */
   rs_close: { parameters: ["i32"], result: "i32" },
-  /** `i32 rs_fstat(i32 fd, u64 *mode_and_size)` */
+  /** `i32 rs_fstat(i32 fd, u64 *mode_size_device_inode)` */
   rs_fstat: { parameters: ["i32", "buffer"], result: "i32" },
   /** `i32 rs_seek(i32 fd, i64 *offset, i32 whence)` */
   rs_seek: { parameters: ["i32", "buffer", "i32"], result: "i32" },

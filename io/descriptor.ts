@@ -471,12 +471,12 @@ export const socketTraits: DescriptorTraits = { socket: true, pollable: true, se
 export const pipeTraits: DescriptorTraits = { socket: false, pollable: true, seekable: false };
 const fileTraits: DescriptorTraits = { socket: false, pollable: false, seekable: true };
 
-/** The mode and the size of what is behind a descriptor. */
-export function fstat(driver: Driver, fd: number): { mode: number; size: number } {
-  const modeAndSize = new BigUint64Array(2);
+/** What a descriptor tells at once: the inode is in memory. `id` is the same for what is the same file. */
+export function fstat(driver: Driver, fd: number): { mode: number; size: number; id: string } {
+  const facts = new BigUint64Array(4);
   // What can't be asked (a closed number, mostly) fails by itself when it is used.
-  driver.native.rs_fstat(fd, modeAndSize);
-  return { mode: Number(modeAndSize[0]), size: Number(modeAndSize[1]) };
+  driver.native.rs_fstat(fd, facts);
+  return { mode: Number(facts[0]), size: Number(facts[1]), id: `${facts[2]}:${facts[3]}` };
 }
 
 /** The traits that go with a file's mode. */

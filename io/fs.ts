@@ -14,7 +14,7 @@ import { driverOf, type Ring } from "../ring/ring.ts";
 import { AT_FDCWD, CURRENT_POSITION, Op, Sqe } from "../ring/uring_abi.ts";
 import { map } from "../scope/map.ts";
 import { timeout } from "../scope/timeout.ts";
-import { remaining } from "./descriptor.ts";
+import { fstat, isFileType, remaining } from "./descriptor.ts";
 import { describeOpen, descriptorOfFile, type File, O_NOFOLLOW, open, openDirectory } from "./file.ts";
 import { describeStat, StatKind } from "./file_info.ts";
 import { pathOperand, toPath } from "./path.ts";
@@ -616,19 +616,19 @@ export async function copyFile(
   const rest = remaining(options, performance.now());
   const now = () => ({ ...options, ...rest() });
   await using source = await open(from, now());
-  const info = await source.stat(rest());
-  if (info.isDirectory) throw systemError(-Errno.EISDIR, "copyFile", { path: from, newPath: to });
-  const mode = info.mode! & 0o7777;
+  const { driver } = descriptorOfFile(source);
+  const { mode, size, id } = fstat(driver, source.fd);
+  if (isFileType(mode, "directory")) throw systemError(-Errno.EISDIR, "copyFile", { path: from, newPath: to });
   await using target = await open(to, { ...now(), write: true, create: true, mode });
-  const { driver, fd, subject } = descriptorOfFile(target);
-  const old = await target.stat(rest());
-  if (old.dev === info.dev && old.ino === info.ino) {
+  const old = fstat(driver, target.fd);
+  if (old.id === id) {
     throw new TypeError(`copyFile '${from}' -> '${to}': both are the same file, which is left as it is`);
   }
   if (old.size > 0) await target.truncate(0, rest());
-  const result = driver.native.rs_fchmod(fd, mode);
-  if (result < 0) throw systemError(result, "copyFile", subject);
-  const block = new Uint8Array(COPY_BYTES);
+  const result = driver.native.rs_fchmod(target.fd, mode & 0o7777);
+  if (result < 0) throw systemError(result, "copyFile", { path: from, newPath: to });
+  // Where the size is told, one byte more sees the end.
+  const block = new Uint8Array(size > 0 ? Math.min(size + 1, COPY_BYTES) : COPY_BYTES);
   for (let n; (n = await source.read(block, rest())) !== null;) await target.writeAll(block.subarray(0, n), rest());
 }
 

@@ -195,16 +195,18 @@ EXPORT i32 rs_close(i32 fd)
 	return (i32)syscall1(SYS_close, fd);
 }
 
-/* Mode, size and rdev of an open file. It is statx because that is one layout for every CPU. */
-EXPORT i32 rs_fstat(i32 fd, u64 *mode_and_size)
+/* Of an open file: mode, size, device (major, minor) and inode. It is statx because that is one layout for every CPU. */
+EXPORT i32 rs_fstat(i32 fd, u64 *facts)
 {
-	enum { AT_EMPTY_PATH = 0x1000, STATX_TYPE_MODE_SIZE = 0x203 };
+	enum { AT_EMPTY_PATH = 0x1000, STATX_TYPE_MODE_INO_SIZE = 0x303 };
 	u8 statx[256];
-	long result = syscall5(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE_MODE_SIZE, statx);
+	long result = syscall5(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE_MODE_INO_SIZE, statx);
 
 	if (result == 0) {
-		mode_and_size[0] = *(unsigned short *)(statx + 28);
-		mode_and_size[1] = *(u64 *)(statx + 40);
+		facts[0] = *(unsigned short *)(statx + 28);
+		facts[1] = *(u64 *)(statx + 40);
+		facts[2] = *(u64 *)(statx + 136);
+		facts[3] = *(u64 *)(statx + 32);
 	}
 	return (i32)result;
 }

@@ -30,6 +30,9 @@ function argumentsOf(name: string): string[] {
       return ["http://127.0.0.1:1/"];
     case "http_stress_client.ts":
       return ["--connections", "1", "--requests", "1", "http://127.0.0.1:1/"];
+    case "copy_tree.ts":
+      return [`${examples}http`, Deno.makeTempDirSync()];
+    case "logger.ts":
     case "tee.ts":
       return [Deno.makeTempFileSync()];
     default:

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { assertSameBytes, joined, noise, run, scratch, start, text } from "./support/example.ts";
-import { within } from "./support/until.ts";
+import { until, within } from "./support/until.ts";
 
 /** Feeds standard input, and waits for the end. */
 async function feed(child: Deno.ChildProcess, bytes: Uint8Array<ArrayBuffer>): Promise<Deno.CommandOutput> {
@@ -108,4 +108,120 @@ Deno.test("tee goes on when whoever reads its output has seen enough", async () 
   const { stdout } = await feed(start("tee.ts", "piped", { shell, args: [dir.path("a")] }), data);
   assertSameBytes(stdout, data.subarray(0, 10));
   assertSameBytes(Deno.readFileSync(dir.path("a")), data);
+});
+
+// --- logger ---
+
+Deno.test("logger leaves exactly the bytes it logged, behind those that were there", async () => {
+  using dir = scratch();
+  Deno.writeTextFileSync(dir.path("log"), "what was there\n");
+  const { code, out, err } = await run("logger.ts", { args: [dir.path("log"), "50", "400"] });
+  assertEquals([code, err], [0, ""]);
+  const [, lines, bytes, writes] = /^(\d+) lines, (\d+) bytes, by (\d+) writes\n$/.exec(out)!.map(Number);
+  assertEquals(lines, 20_000);
+  assert(writes < lines / 5, "they went together");
+  const [first, ...logged] = Deno.readTextFileSync(dir.path("log")).trimEnd().split("\n");
+  assertEquals(first, "what was there");
+  assertEquals(Deno.statSync(dir.path("log")).size, "what was there\n".length + bytes);
+  const next = new Map<string, number>();
+  for (const line of logged) {
+    const [, task, number] = /^task (\d+), line (\d+)$/.exec(line)!;
+    assertEquals(Number(number), next.get(task) ?? 0, "each task's lines are in their order");
+    next.set(task, Number(number) + 1);
+  }
+  assertEquals([next.size, new Set(next.values())], [50, new Set([400])]);
+});
+
+Deno.test("two loggers of one file leave the bytes of both", async () => {
+  using dir = scratch();
+  const args = [dir.path("log"), "20", "100"];
+  const outcomes = await Promise.all([run("logger.ts", { args }), run("logger.ts", { args })]);
+  for (const { code, err } of outcomes) assertEquals([code, err], [0, ""]);
+  const lines = Deno.readTextFileSync(dir.path("log")).trimEnd().split("\n").sort();
+  assertEquals(lines.length, 4000);
+  for (let i = 0; i < lines.length; i += 2) assertEquals(lines[i], lines[i + 1]);
+});
+
+Deno.test("logger says what is wrong with its file", async () => {
+  const { code, err } = await run("logger.ts", { args: ["/dev/full", "1", "1"] });
+  assertEquals(code, 1);
+  assertStringIncludes(err, "No space left on device");
+});
+
+// --- copy_tree ---
+
+/** Everything in a tree: type, mode and contents by path. */
+function tree(root: string, path = ""): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const { name } of Deno.readDirSync(root + path)) {
+    const at = `${path}/${name}`;
+    const info = Deno.lstatSync(root + at);
+    const mode = (info.mode! & 0o7777).toString(8);
+    if (info.isSymlink) found.set(at, `link to ${Deno.readLinkSync(root + at)}`);
+    else if (info.isFile) found.set(at, `file ${mode} ${Deno.readFileSync(root + at).toString()}`);
+    else found.set(at, `other ${mode}`);
+    if (info.isDirectory) { for (const [inner, what] of tree(root, at)) found.set(inner, what); }
+  }
+  return found;
+}
+
+Deno.test("copy_tree copies files, directories and links as they are", async () => {
+  using dir = scratch();
+  const from = dir.path("from");
+  Deno.mkdirSync(`${from}/a/b/empty`, { recursive: true });
+  Deno.chmodSync(`${from}/a`, 0o711);
+  for (const [i, bytes] of [0, 1, 4095, 4096, 4097, 10_000, 3_000_000].entries()) {
+    Deno.writeFileSync(`${from}/a/file ${i}\n%`, noise(bytes), { mode: 0o600 + i });
+  }
+  Deno.symlinkSync("a", `${from}/link`);
+  Deno.symlinkSync("/nonexistent", `${from}/a/dangling`);
+  const { code, out, err } = await run("copy_tree.ts", { args: [`${from}/`, dir.path("to/deep")] });
+  assertEquals([code, err], [0, ""]);
+  assertMatch(out, /^Copied 9 files, \d+ bytes\n$/);
+  const [copied, original] = [tree(dir.path("to/deep")), tree(from)];
+  assertEquals([...copied.keys()].sort(), [...original.keys()].sort());
+  for (const [path, what] of original) assert(copied.get(path) === what, path);
+});
+
+Deno.test("copy_tree leaves out what is no file, and says so; and refuses to copy into itself", async () => {
+  using dir = scratch();
+  Deno.mkdirSync(dir.path("from"));
+  new Deno.Command("mkfifo", { args: [dir.path("from/fifo")] }).outputSync();
+  const { code, out, err } = await run("copy_tree.ts", { args: [dir.path("from"), dir.path("to")] });
+  assertEquals([code, out], [0, "Copied 0 files, 0 bytes\n"]);
+  assertMatch(err, /from\/fifo is left out/);
+  const inside = await run("copy_tree.ts", { args: [dir.path("from"), dir.path("from/to")] });
+  assertEquals([inside.code, inside.out], [1, ""]);
+  assertMatch(inside.err, /from\/to is in .*from\n$/);
+  const none = await run("copy_tree.ts", { args: [dir.path("none"), dir.path("to2")] });
+  assertEquals(none.code, 1);
+  assertStringIncludes(none.err, "No such file");
+});
+
+Deno.test("copy_tree ended by Ctrl-C leaves whole files only", async () => {
+  using dir = scratch();
+  Deno.mkdirSync(dir.path("from"));
+  const data = noise(1 << 20);
+  for (let i = 0; i < 300; i++) Deno.writeFileSync(dir.path(`from/${i}`), data);
+  const child = start("copy_tree.ts", "null", { args: [dir.path("from"), dir.path("to")] });
+  const output = child.output();
+  const copied = () => {
+    try {
+      return [...Deno.readDirSync(dir.path("to"))].map(({ name }) => name);
+    } catch {
+      return []; // not there yet
+    }
+  };
+  await until("some are copied", () => copied().some((name) => !name.includes(".part")));
+  child.kill("SIGINT");
+  const { code, stdout, stderr } = await within("the end", output);
+  assertEquals([code, text(stderr)], [130, ""]);
+  assertMatch(text(stdout), /^Ctrl-C: \d+ of 300 files were copied, none of them by half\n$/);
+  const names = copied();
+  assert(names.length > 0 && names.length < 300, `${names.length} files`);
+  for (const name of names) {
+    assert(!name.includes(".part"), name);
+    assertEquals(Deno.statSync(dir.path(`to/${name}`)).size, data.length);
+  }
+  assertSameBytes(Deno.readFileSync(dir.path(`to/${names[0]}`)), data);
 });
