@@ -625,9 +625,12 @@ export class Driver implements RequestHost {
     const kind: CqeKind = userDataHigh & 2 ** KIND_BITS - 1;
     if (this.observer !== null) observe(this.observer, request.operation, kind, result);
     if ((flags & CqeFlag.MORE) !== 0) {
-      // Of a zero-copy send this is the result, and the last CQE only says that its memory is free.
-      if (request.onShot === null) request.result = result;
-      else request.onShot(result, flags);
+      if (request.onShot !== null) {
+        request.onShot(result, flags);
+      } else {
+        request.result = result;
+        request.sent = true;
+      }
       return;
     }
     request.outstanding--;
@@ -654,7 +657,7 @@ export class Driver implements RequestHost {
         }
         break;
       case CqeKind.Cancel:
-        if (result === -Errno.ENOENT && request.state === RequestState.Submitted) {
+        if (result === -Errno.ENOENT && request.state === RequestState.Submitted && !request.sent) {
           this.#cancels.push(request);
           this.#schedule();
         }

@@ -153,6 +153,8 @@ export class Request extends Cancellable {
   timerArmed = false;
   timerFired = false;
   result = 0;
+  /** Whether a zero-copy send has been done, and only the CQE is to come that frees its memory. */
+  sent = false;
   /** The flags of its CQE, `IORING_CQE_F_*`. */
   cqeFlags = 0;
   block: Block | null = null;
