@@ -447,6 +447,21 @@ export class Descriptor implements RequestOwner {
     const size = fstat(this.driver, this.fd).size;
     return size > 0 && size < 2 ** 31 ? size + 1 : FIRST_CHUNK_BYTES;
   }
+
+  /** Takes what is kept for the next read; what is not used of it must be given back before anything else is read. */
+  takeAllUnread(): Uint8Array<ArrayBuffer>[] {
+    return this.#unread.splice(0);
+  }
+
+  /** The lane of what moves the position, for those who make their requests themselves. */
+  lane(direction: "read" | "write"): Lane {
+    return direction === "read" ? this.#laneOfReads() : this.#laneOfWrites();
+  }
+
+  /** Looks up the position, which others than reads and writes have moved. */
+  lookUpPosition(): void {
+    if (this.#position !== null) this.#position = this.#seek(0, SEEK_CUR);
+  }
 }
 
 const S_IFMT = 0o170000;

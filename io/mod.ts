@@ -73,3 +73,6 @@ export { defaultRing, Ring, type RingOptions } from "../ring/ring.ts";
 export type { DoorbellKind } from "../ring/doorbell.ts";
 export type { Completion } from "../ring/driver.ts";
 export { Op, type OpcodeName } from "../ring/uring_abi.ts";
+export { interval, type IntervalOptions } from "./interval.ts";
+export { poll, type PollEvent, pollEvents, type PollInterest, type PollOptions, type PollSource } from "./poll.ts";
+export type { RawAddress, RawCompletion, RawMemory, RawRequest } from "../ring/submit.ts";

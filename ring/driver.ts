@@ -15,6 +15,7 @@ import { Doorbell, type DoorbellKind } from "./doorbell.ts";
 import { Errno } from "./errno.ts";
 import { about, isCancelled, systemError, withBytesWritten } from "./errors.ts";
 import { Features } from "./features.ts";
+import { Inbox, MESSAGE_USER_DATA } from "./messages.ts";
 import { complete, prepare, writeTimespec } from "./operations.ts";
 import {
   Cause,
@@ -90,6 +91,8 @@ export class Driver implements RequestHost {
   readonly registeredFiles: number;
   /** What its kernel can do. */
   readonly features: Features;
+  /** What other rings have sent to this one. */
+  readonly inbox: Inbox = new Inbox(this);
   #directDescriptors: DirectDescriptors | null = null;
   #bufferRing: BufferRing | null | undefined = undefined;
 
@@ -618,6 +621,10 @@ export class Driver implements RequestHost {
   }
 
   readonly #onCompletion = (userDataLow: number, userDataHigh: number, result: number, flags: number): void => {
+    if (userDataLow === MESSAGE_USER_DATA) {
+      this.inbox.deliver(result, userDataHigh);
+      return;
+    }
     const request = this.#slots[userDataLow];
     if (!request || (userDataHigh >>> KIND_BITS) !== this.#generations[userDataLow]) {
       throw new Error(`BUG: a CQE for slot ${userDataLow}, which is not in flight, with result ${result}`);

@@ -34,6 +34,11 @@ export class Features {
     return this.supports(Op.SEND_ZC);
   }
 
+  /** 6.4. There is no opcode to tell by: an older kernel refuses the flag. */
+  get multishotTimeout(): boolean {
+    return isAtLeast(this.#kernel, "6.4");
+  }
+
   /** The error for an opcode that this kernel does not know. */
   unsupported(opcode: number, operation: string): Error {
     const since = opcodeSince.get(opcode);

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { Cancellable, CancelToken } from "../scope/cancel_token.ts";
+import { Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
 import type { Driver } from "./driver.ts";
-import { Cause, type Request } from "./request.ts";
+import { Cause, type Request, SignalLink } from "./request.ts";
 import { Op } from "./uring_abi.ts";
 
 /** What one kind of multishot request is about. */
@@ -16,6 +16,8 @@ export interface MultishotSource<T> {
   decode(result: number, cqeFlags: number): T | undefined;
   /** Takes what was brought and nobody has come for. */
   discard(value: T): unknown;
+  /** Whether the end of the request is the end of the iteration, unless it is this side that has stopped it. */
+  readonly once?: boolean;
   /** After how many milliseconds the request is to be made anew, if this final, negative result shall be survived. */
   retryAfter?(result: number): number | undefined;
 }
@@ -36,14 +38,17 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   readonly #waiters: Waiter<T>[] = [];
   readonly #custodian: Custodian;
   readonly #scope: CancelToken | undefined;
+  readonly #signal: AbortSignal | undefined;
   #request: Request | null = null;
   /** Settles when the request is back; never rejects. */
   #ended: Promise<void> = Promise.resolve();
   #done = false;
 
-  constructor(driver: Driver, source: MultishotSource<T>) {
+  /** @param signal Stops the request and rejects every `next` from then on, as a cancelled scope does. */
+  constructor(driver: Driver, source: MultishotSource<T>, signal?: AbortSignal) {
     this.#driver = driver;
     this.#source = source;
+    this.#signal = signal;
     this.#scope = CancelToken.current();
     this.#custodian = new Custodian((reason) => this.#clear(reason));
   }
@@ -51,13 +56,14 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   /** The next value: one that is there already, or the first that comes. */
   next(): Promise<IteratorResult<T, undefined>> {
     try {
-      const token = this.#driver.admit(undefined);
+      const token = this.#driver.admit({ signal: this.#signal });
       if (this.#values.length > 0) return Promise.resolve({ done: false, value: this.#takeValue() });
       if (this.#done) return Promise.resolve({ done: true, value: undefined });
       return new Promise((resolve, reject) => {
         const waiter = new Waiter<T>(this, resolve, reject);
         this.#waiters.push(waiter);
         token?.join(waiter);
+        waiter.signalLink = this.#link(waiter);
         this.#arm();
       });
     } catch (error) {
@@ -97,6 +103,10 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
     return value;
   }
 
+  #link(target: Cancellable): SignalLink | null {
+    return this.#signal === undefined ? null : new SignalLink(target, tokenOf(this.#signal));
+  }
+
   #arm(): void {
     if (this.#request !== null) return;
     try {
@@ -105,6 +115,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
       request.onShot = (result, flags) => this.#bring(result, flags);
       this.#start(request).then((error) => this.#end(request, error));
       if (this.#custodian.joined === null) token?.join(this.#custodian);
+      this.#custodian.signalLink ??= this.#link(this.#custodian);
     } catch (error) {
       this.#fail(error);
     }
@@ -123,6 +134,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
     this.#request = null;
     if (error === undefined) {
       this.#bring(request.result, request.cqeFlags);
+      if (this.#source.once) this.#done = true;
     } else if (request.cause === Cause.None) {
       const pause = this.#source.retryAfter?.(request.result);
       if (pause === undefined) this.#fail(error);
@@ -175,6 +187,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
 
 /** Stands for a multishot request and its backlog in the scope that they belong to. */
 class Custodian extends Cancellable {
+  signalLink: SignalLink | null = null;
   readonly #clear: (reason: unknown) => void;
 
   constructor(clear: (reason: unknown) => void) {
@@ -188,12 +201,15 @@ class Custodian extends Cancellable {
 
   leave(): void {
     this.joined?.leave(this);
+    this.signalLink?.joined?.leave(this.signalLink);
+    this.signalLink = null;
   }
 }
 
 /** One call of `next` that waits; it belongs to the scope it was made in. */
 class Waiter<T> extends Cancellable {
   cancelled = false;
+  signalLink: SignalLink | null = null;
   readonly #multishot: Multishot<T>;
   readonly #resolve: (result: IteratorResult<T, undefined>) => void;
   readonly #reject: (reason: unknown) => void;
@@ -210,16 +226,22 @@ class Waiter<T> extends Cancellable {
   }
 
   settle(result: IteratorResult<T, undefined>): void {
-    this.joined?.leave(this);
+    this.#leave();
     this.#resolve(result);
   }
 
   fail(reason: unknown): void {
-    this.joined?.leave(this);
+    this.#leave();
     this.#reject(reason);
   }
 
+  #leave(): void {
+    this.joined?.leave(this);
+    this.signalLink?.joined?.leave(this.signalLink);
+  }
+
   override cancel(reason: unknown): void {
+    if (this.cancelled) return;
     this.cancelled = true;
     this.#multishot.cancelWaiter(this, reason);
   }

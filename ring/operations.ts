@@ -116,7 +116,7 @@ export function complete(request: Request): void {
       if (request.offset < 0 && request.result > 0) request.owner?.moved(request.result, request.length);
       /* falls through */
     case Op.RECV:
-      if (request.result > 0 && request.block !== null) {
+      if (request.result > 0 && request.block !== null && request.words === null) {
         const { block, view, views, result } = request;
         if (view !== null) copyOut(request, block, view, result);
         else if (views !== null) scatter(request, block, views, result);

@@ -8,6 +8,9 @@ import type { DoorbellKind } from "./doorbell.ts";
 import { type Completion, Driver } from "./driver.ts";
 import { Errno, errnoTable } from "./errno.ts";
 import { IoUringUnavailableError } from "./errors.ts";
+import { sendMessage } from "./messages.ts";
+import type { OperationOptions } from "./request.ts";
+import { type RawCompletion, type RawRequest, submit, submitMultishot } from "./submit.ts";
 import { Op, type OpcodeName } from "./uring_abi.ts";
 
 /** How a ring is set up. */
@@ -154,6 +157,98 @@ export class Ring implements AsyncDisposable {
   /** The ring's descriptor, as strace shows it. */
   get fd(): number {
     return this.#driver.uring.fd;
+  }
+
+  /**
+   * Submits one request of one's own, described field by field: for opcodes that have no face here, and for flags that
+   * no face offers. It is FFI by another name: numbers that say something untrue of memory, and descriptors that are
+   * not yours, do what they would do in C. Therefore it requires `--allow-ffi` for all of the process, and no other
+   * permission is asked for.
+   *
+   * It takes no turns with reads and writes of the same descriptor. What it opens is yours to close, also where it
+   * succeeded although it was to be cancelled.
+   *
+   * @param request The SQE.
+   * @param options `signal`, and a `timeout` in milliseconds.
+   * @returns The CQE, if its result is not negative.
+   * @throws The errno's class of `Deno.errors`, with `code`, `errno` and `operation`.
+   * @throws {TypeError} If the opcode is one that would break the ring; the message says what to use instead.
+   * @throws {Deno.errors.NotSupported} If the kernel does not know the opcode.
+   * @throws {Deno.errors.NotCapable} Without `--allow-ffi` for all of the process.
+   *
+   * @example
+   * ```ts
+   * import { defaultRing } from "@ringscope/ringscope";
+   *
+   * const path = new TextEncoder().encode("/etc/hostname\0");
+   * const statx = { bytes: new Uint8Array(256), output: true };
+   * await defaultRing().submit({
+   *   opcode: "STATX",
+   *   fd: -100, // AT_FDCWD
+   *   address: path,
+   *   offset: statx, // addr2 shares its place
+   *   length: 0x7ff, // STATX_BASIC_STATS
+   * });
+   * console.log(new DataView(statx.bytes.buffer).getUint16(28, true).toString(8)); // the mode: "100644"
+   * ```
+   */
+  submit(request: RawRequest, options?: OperationOptions): Promise<RawCompletion> {
+    return submit(this.#driver, request, options);
+  }
+
+  /**
+   * Submits one request that completes again and again (`ACCEPT`, `RECV`, `RECVMSG`, `READ_MULTISHOT`, `POLL_ADD`,
+   * `TIMEOUT`), with the opcode's multishot flag set. Otherwise as {@linkcode Ring.submit}.
+   *
+   * The request is made by the first `next`. The iteration ends behind the CQE without `IORING_CQE_F_MORE`. If nobody
+   * comes for 64 completions the request is stopped, and made anew by the `next` after them.
+   *
+   * @param request The SQE.
+   * @param options A `signal`: it stops the request, and `next` rejects with its reason.
+   * @returns The CQEs; a negative result is thrown, and ends the request.
+   */
+  submitMultishot(
+    request: RawRequest,
+    options: Pick<OperationOptions, "signal"> = {},
+  ): AsyncIterableIterator<RawCompletion> {
+    return submitMultishot(this.#driver, request, options.signal);
+  }
+
+  /**
+   * Sends a number to another ring of this process (`IORING_OP_MSG_RING`), mostly a worker's, which takes it from its
+   * {@linkcode Ring.messages}. No thread is involved: the kernel puts it into the other ring and wakes its event loop.
+   *
+   * @param ringFd The other ring's {@linkcode Ring.fd}, which a worker can post. It must be open, and a ring of this
+   * library: a number that has come to stand for something else is that something else's.
+   * @param message An integer from 0 to 2^53 - 1.
+   * @throws {Deno.errors.BadResource} If the other ring is closed.
+   * @throws An error with code "EBADFD" if the descriptor is not a ring's.
+   */
+  async send(ringFd: number, message: number, options?: OperationOptions): Promise<void> {
+    await sendMessage(this.#driver, ringFd, message, options);
+  }
+
+  /**
+   * The numbers that other rings send to this one, in order of arrival; what arrives while nobody asks is kept. From the
+   * first `next` to `return`, or to the end of the scope or the signal, it keeps the process alive.
+   *
+   * @param options A `signal`: `next` rejects with its reason.
+   *
+   * @example
+   * ```ts
+   * import { Ring } from "@ringscope/ringscope";
+   *
+   * await using ring = Ring.open();
+   * await using other = Ring.open(); // or a worker's
+   * await other.send(ring.fd, 42);
+   * for await (const message of ring.messages()) {
+   *   console.log(message); // 42
+   *   break;
+   * }
+   * ```
+   */
+  messages(options: Pick<OperationOptions, "signal"> = {}): AsyncIterableIterator<number> {
+    return this.#driver.inbox.messages(options.signal);
   }
 
   /**
