@@ -76,3 +76,5 @@ export { Op, type OpcodeName } from "../ring/uring_abi.ts";
 export { interval, type IntervalOptions } from "./interval.ts";
 export { poll, type PollEvent, pollEvents, type PollInterest, type PollOptions, type PollSource } from "./poll.ts";
 export type { RawAddress, RawCompletion, RawMemory, RawRequest } from "../ring/submit.ts";
+export { type FutexOptions, futexWait, futexWake } from "./futex.ts";
+export { type ProcessStatus, waitProcess, type WaitProcessOptions } from "./process.ts";

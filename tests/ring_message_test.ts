@@ -4,20 +4,7 @@ import { turns, within } from "./support/until.ts";
 
 /** A worker that sends back each message it gets plus 1, until it gets 0. */
 async function startEcho(back: Ring): Promise<{ fd: number; ended: Promise<void> }> {
-  const source = `
-    import { defaultRing } from ${JSON.stringify(new URL("../mod.ts", import.meta.url).href)};
-    self.onmessage = async ({ data: back }) => {
-      const ring = defaultRing();
-      self.postMessage(ring.fd);
-      for await (const message of ring.messages()) {
-        if (message === 0) break;
-        await ring.send(back, message + 1);
-      }
-      await ring.close();
-      self.postMessage("ended");
-      self.close();
-    };`;
-  const worker = new Worker(`data:application/typescript,${encodeURIComponent(source)}`, { type: "module" });
+  const worker = new Worker(new URL("./support/echo_messages_worker.ts", import.meta.url), { type: "module" });
   worker.postMessage(back.fd);
   const said = () => new Promise<MessageEvent>((resolve) => worker.onmessage = resolve);
   const { data: fd } = await within("the worker's ring", said());
