@@ -76,5 +76,6 @@ export { Op, type OpcodeName } from "../ring/uring_abi.ts";
 export { interval, type IntervalOptions } from "./interval.ts";
 export { poll, type PollEvent, pollEvents, type PollInterest, type PollOptions, type PollSource } from "./poll.ts";
 export type { RawAddress, RawCompletion, RawMemory, RawRequest } from "../ring/submit.ts";
+export { copy, type CopyOptions, type CopySource, type CopyTarget, tee } from "./copy.ts";
 export { type FutexOptions, futexWait, futexWake } from "./futex.ts";
 export { type ProcessStatus, waitProcess, type WaitProcessOptions } from "./process.ts";
