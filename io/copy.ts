@@ -155,6 +155,7 @@ class Copy {
       }
       throw error;
     } finally {
+      for (const descriptor of [this.#from, this.#to]) if (!descriptor.closed) descriptor.lookUpPosition();
       this.#passTurns();
       for (const fd of [this.#reader, this.#writer]) if (fd >= 0) this.#driver.native.rs_close(fd);
     }
@@ -164,7 +165,7 @@ class Copy {
     try {
       let kept: Uint8Array | undefined;
       await this.#takeTurns(() => {
-        for (const bytes of this.#from.takeUnread()) {
+        for (const bytes of this.#from.takeAllUnread()) {
           kept ??= bytes.subarray(0, this.#length);
           this.#from.unread(bytes);
         }
@@ -213,7 +214,7 @@ class Copy {
 
   /** What an earlier read could not deliver goes first. */
   #takeUnread(): void {
-    for (const bytes of this.#from.takeUnread()) {
+    for (const bytes of this.#from.takeAllUnread()) {
       const wanted = bytes.subarray(0, this.#length - this.#taken);
       if (wanted.byteLength > 0) this.#held.push(wanted);
       if (wanted.byteLength < bytes.byteLength) this.#from.unread(bytes.subarray(wanted.byteLength));
@@ -294,7 +295,7 @@ class Copy {
   async #giveBack(): Promise<void> {
     if (this.#driver.closing) return;
     await this.#empty();
-    const later = this.#from.takeUnread();
+    const later = this.#from.takeAllUnread();
     if (later.length === 0 && this.#from.traits.seekable) {
       const offset = BigInt64Array.of(BigInt(this.#copied - this.#taken));
       if (this.#driver.native.rs_seek(this.#from.fd, offset, SEEK_CUR) === 0) return;
