@@ -36,7 +36,7 @@ const CLOCK_GRAIN_MS = 0.01;
  *
  * @param ms Milliseconds, more than 0; fractions count.
  * @param options `count`, `signal`, and the ring.
- * @returns An iterator over the numbers of the ticks; it belongs to the scope that first asks it. Leaving the loop stops
+ * @returns An iterator over the numbers of the ticks; it belongs to the scope it is made in. Leaving the loop stops
  * the timer.
  * @throws {RangeError} If `ms` is not a finite number above 0, or `count` is not an integer of 0 or more.
  *

@@ -83,7 +83,7 @@ export async function poll(
  * @param source As for {@linkcode poll}.
  * @param events As for {@linkcode poll}.
  * @param options A `signal`, with whose reason `next` then rejects; and the ring.
- * @returns An iterator; it belongs to the scope that first asks it. Leaving the loop ends the request.
+ * @returns An iterator; it belongs to the scope it is made in. Leaving the loop ends the request.
  *
  * @example
  * ```ts

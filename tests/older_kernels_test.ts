@@ -11,6 +11,7 @@ import {
   futexWake,
   interval,
   listen,
+  listenDatagram,
   open,
   pipe,
   poll,
@@ -19,6 +20,7 @@ import {
   scope,
   sleep,
   socketpair,
+  stat,
   timeout,
   waitProcess,
 } from "../mod.ts";
@@ -47,6 +49,10 @@ async function files(ring: Ring): Promise<void> {
     const back = new Uint8Array(bytes.byteLength);
     assertEquals(await file.readAt(back, 0), bytes.byteLength);
     assertEquals(back, bytes);
+    await file.truncate(4000);
+    assertEquals((await file.stat()).size, 4000);
+    assertEquals((await stat(path, { ring })).size, 4000);
+    await file.writeAt(bytes.subarray(4000), 4000);
     const { reader, writer } = pipe({ ring });
     await using again = await open(path, { ring });
     assertEquals(await copy(again, writer), bytes.byteLength);
@@ -82,6 +88,13 @@ async function sockets(ring: Ring): Promise<void> {
   });
 }
 
+async function datagrams(ring: Ring): Promise<void> {
+  await using one = await listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp", ring });
+  await using other = await listenDatagram({ hostname: "127.0.0.1", port: 0, transport: "udp", ring });
+  await one.send(bytes.subarray(0, 9), other.addr);
+  assertEquals(await other.receive(), [bytes.slice(0, 9), one.addr]);
+}
+
 async function cancels(ring: Ring): Promise<void> {
   const [left, right] = socketpair({ ring });
   const p = new Uint8Array(1);
@@ -114,7 +127,9 @@ for (const kernel of ["5.19", "6.0", "6.1", "6.6"]) {
   Deno.test(`on ${kernel} all that can do without newer things works`, async () => {
     const before = performance.now();
     await using ring = Ring.open({ kernel });
-    for (const part of [files, sockets, cancels, time]) await within(`${part.name} on ${kernel}`, part(ring));
+    for (const part of [files, sockets, datagrams, cancels, time]) {
+      await within(`${part.name} on ${kernel}`, part(ring));
+    }
     assertEquals(ring.inFlight, 0);
     assert(performance.now() - before < 20_000);
   });
