@@ -32,6 +32,8 @@ function argumentsOf(name: string): string[] {
       return ["--connections", "1", "--requests", "1", "http://127.0.0.1:1/"];
     case "copy_tree.ts":
       return [`${examples}http`, Deno.makeTempDirSync()];
+    case "proxy.ts":
+      return ["0", "127.0.0.1:1"];
     case "logger.ts":
     case "tee.ts":
       return [Deno.makeTempFileSync()];

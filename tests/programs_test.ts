@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { assertSameBytes, joined, noise, run, scratch, start, text } from "./support/example.ts";
+import { connect } from "../mod.ts";
+import { assertSameBytes, joined, noise, readUntil, run, scratch, start, text } from "./support/example.ts";
 import { until, within } from "./support/until.ts";
 
 /** Feeds standard input, and waits for the end. */
@@ -224,4 +225,143 @@ Deno.test("copy_tree ended by Ctrl-C leaves whole files only", async () => {
     assertEquals(Deno.statSync(dir.path(`to/${name}`)).size, data.length);
   }
   assertSameBytes(Deno.readFileSync(dir.path(`to/${names[0]}`)), data);
+});
+
+// --- proxy ---
+
+/** A proxy, as a process, to a server of the test's. */
+class Proxy implements AsyncDisposable {
+  readonly #child: Deno.ChildProcess;
+  readonly #out: ReadableStreamDefaultReader<Uint8Array>;
+  port = 0;
+
+  private constructor(args: string[]) {
+    this.#child = start("proxy.ts", "null", { args: ["0", ...args] });
+    this.#out = this.#child.stdout.getReader();
+  }
+
+  static async start(...args: string[]): Promise<Proxy> {
+    const proxy = new Proxy(args);
+    proxy.port = Number(/:(\d+);/.exec(await readUntil(proxy.#out, "\n"))![1]);
+    return proxy;
+  }
+
+  connect(): Promise<Deno.TcpConn> {
+    return Deno.connect({ hostname: "127.0.0.1", port: this.port });
+  }
+
+  async interrupt(): Promise<{ code: number; out: string; err: string }> {
+    this.#child.kill("SIGINT");
+    this.#out.releaseLock();
+    const { code, stdout, stderr } = await within("the end", this.#child.output());
+    return { code, out: text(stdout), err: text(stderr) };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      return; // it has ended
+    }
+    await this.#out.cancel();
+    await this.#child.stderr.cancel();
+    await this.#child.status;
+  }
+}
+
+/** A server on loopback that gives each connection to `serve`. */
+function server(serve: (conn: Deno.TcpConn) => Promise<void>): { target: string; [Symbol.dispose](): void } {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  (async () => {
+    for await (const conn of listener) serve(conn).catch(() => {});
+  })();
+  return { target: `127.0.0.1:${listener.addr.port}`, [Symbol.dispose]: () => listener.close() };
+}
+
+async function echo(conn: Deno.TcpConn): Promise<void> {
+  await conn.readable.pipeTo(conn.writable);
+}
+
+async function sendAll(conn: Deno.TcpConn, bytes: Uint8Array): Promise<void> {
+  for (let sent = 0; sent < bytes.length;) sent += await conn.write(bytes.subarray(sent));
+  await conn.closeWrite();
+}
+
+Deno.test("proxy passes bytes both ways exactly, and the end of each way", async () => {
+  using upstream = server(echo);
+  await using proxy = await Proxy.start(upstream.target);
+  await Promise.all([0, 1, 65_537, 10_000_000].map(async (bytes) => {
+    const data = noise(bytes);
+    const conn = await proxy.connect();
+    const [echoed] = await Promise.all([new Response(conn.readable).arrayBuffer(), sendAll(conn, data)]);
+    assertSameBytes(new Uint8Array(echoed), data);
+  }));
+  const { code, out, err } = await proxy.interrupt();
+  assertEquals([code, err], [0, ""]);
+  assertStringIncludes(out, `4 connections, ${2 * (1 + 65_537 + 10_000_000)} bytes; 0 requests in flight\n`);
+});
+
+Deno.test("fetch works through proxy", async () => {
+  await using web = Deno.serve(
+    { hostname: "127.0.0.1", port: 0, onListen() {} },
+    (request) => new Response(request.body),
+  );
+  await using proxy = await Proxy.start(`127.0.0.1:${(web.addr as Deno.NetAddr).port}`);
+  const body = noise(300_000);
+  const client = Deno.createHttpClient({});
+  const response = await fetch(`http://127.0.0.1:${proxy.port}/`, { method: "POST", body, client });
+  assertSameBytes(new Uint8Array(await response.arrayBuffer()), body);
+  client.close();
+  assertEquals((await proxy.interrupt()).code, 0);
+});
+
+Deno.test("proxy closes a connection that is silent, and not one that is not", async () => {
+  using upstream = server(echo);
+  await using proxy = await Proxy.start(upstream.target, "300");
+  const [silent, busy] = [await proxy.connect(), await proxy.connect()];
+  const ended = silent.read(new Uint8Array(1));
+  let isEnded = false;
+  ended.finally(() => isEnded = true);
+  // One way only is busy for a while: that counts for both.
+  const p = new Uint8Array(1);
+  for (let i = 0; !isEnded || i < 40; i++) {
+    await busy.write(new Uint8Array([i]));
+    assertEquals(await busy.read(p), 1);
+    assertEquals(p[0], i % 256);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assertEquals(await within("the end", ended), null);
+  silent.close();
+  busy.close();
+  const { code, err } = await proxy.interrupt();
+  assertEquals(code, 0);
+  assertMatch(err, /^proxy: .*timed out/m);
+});
+
+Deno.test("proxy outlives a refused upstream, and a client that is reset", async () => {
+  using upstream = server(echo);
+  const gone = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = gone.addr;
+  gone.close();
+  {
+    await using proxy = await Proxy.start(`127.0.0.1:${port}`);
+    for (let i = 0; i < 3; i++) {
+      using conn = await proxy.connect();
+      assertEquals(await conn.read(new Uint8Array(1)), null);
+    }
+    const { code, err } = await proxy.interrupt();
+    assertEquals(code, 0);
+    assertEquals(err.match(/^proxy: Connection refused .*: connect '127\.0\.0\.1:\d+'$/gm)?.length, 3, err);
+  }
+  await using proxy = await Proxy.start(upstream.target);
+  {
+    // Closed with bytes unread, which resets it.
+    await using resetting = await connect({ hostname: "127.0.0.1", port: proxy.port });
+    await resetting.writeAll(noise(100_000));
+    await resetting.read(new Uint8Array(1));
+  }
+  const conn = await proxy.connect();
+  const [echoed] = await Promise.all([new Response(conn.readable).arrayBuffer(), sendAll(conn, noise(1000))]);
+  assertEquals(echoed.byteLength, 1000);
+  assertEquals((await proxy.interrupt()).code, 0);
 });
