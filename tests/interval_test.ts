@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { defaultRing, interval, Ring, scope, sleep, timeout } from "../mod.ts";
-import { within } from "./support/until.ts";
+import { until, within } from "./support/until.ts";
 
 /** A ring by multishot timeouts, and one by a timeout for each tick. */
 const kernels = [undefined, "6.3"];
@@ -54,6 +54,25 @@ Deno.test("who comes late gets the last tick, and its number says how many were 
   }
 });
 
+Deno.test("the kernel's timer, which falls behind a little each time, is set anew in time", async () => {
+  await using ring = Ring.open();
+  let cancels = 0;
+  ring.onCompletion = ({ of }) => {
+    if (of === "cancel") cancels++;
+  };
+  let lateMs = 0;
+  const startedMs = performance.now();
+  const ticks = interval(1, { ring });
+  // Until it has fallen behind twice: by that, its ticks are no later than at first.
+  for (let value: number | undefined = 0; cancels < 2;) {
+    ({ value } = await within("a tick", ticks.next()));
+    lateMs = performance.now() - startedMs - (value! + 1);
+    assert(value! < 10_000, "it falls behind, and nothing is done");
+  }
+  assert(lateMs >= -0.5);
+  await ticks.return!();
+});
+
 Deno.test("a loop that is left, a signal, a scope and a close end the timer", async () => {
   await using ring = Ring.open();
   for await (const _ of interval(0.5, { ring })) break;
@@ -71,7 +90,7 @@ Deno.test("a loop that is left, a signal, a scope and a close end the timer", as
   const between = interval(1, { ring, signal: idle.signal });
   await between.next();
   idle.abort();
-  await within("the timer stops though nobody waits", sleep(1, { ring }));
+  await until("the timer stops though nobody waits", () => ring.inFlight === 0, 2000);
   await between.return!();
   assertEquals(ring.inFlight, 0);
 
