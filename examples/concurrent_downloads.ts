@@ -5,11 +5,9 @@
  * submission, and so do all requests. The files are in a temporary directory, which is removed again, Ctrl-C included.
  * Run it with `deno run --allow-ffi --allow-net --allow-read --allow-write examples/concurrent_downloads.ts`.
  */
-import { all, type Conn, connect, defaultRing, type File, listen, open, type Scope, scope } from "../mod.ts";
+import { all, type Conn, connect, defaultRing, type File, listen, open, type Scope, scope, stat } from "../mod.ts";
 import { exchange, type Target, targetOf } from "./http/client.ts";
 import { RequestParser, ResponseParser, Step } from "./http/parser.ts";
-
-const { stat } = Deno;
 
 const RESOURCES = 100;
 const BUFFER_BYTES = 64 << 10;

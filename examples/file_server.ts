@@ -5,11 +5,9 @@
  * buffer of fixed size. Run it with
  * `deno run --allow-ffi --allow-net=127.0.0.1 --allow-read examples/file_server.ts DIR 8080`.
  */
-import { type Conn, defaultRing, type File, open } from "../mod.ts";
+import { type Conn, defaultRing, type File, open, readDir, stat } from "../mod.ts";
 import { HttpError, type RequestParser, Step } from "./http/parser.ts";
 import { head, leave, patience, portOf, refuse, Requests, serveUntilInterrupted, textResponse } from "./http/server.ts";
-
-const { stat } = Deno;
 
 const BUFFER_BYTES = 128 << 10;
 const encoder = new TextEncoder();
@@ -229,7 +227,7 @@ async function list(
 ): Promise<boolean> {
   const entries: string[] = names.length > 0 ? ["../"] : [];
   try {
-    for await (const { name, isDirectory } of Deno.readDir(path)) entries.push(isDirectory ? `${name}/` : name);
+    for await (const { name, isDirectory } of readDir(path)) entries.push(isDirectory ? `${name}/` : name);
   } catch (error) {
     throw asHttpError(error);
   }

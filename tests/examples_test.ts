@@ -167,6 +167,16 @@ for (const example of ["cat.ts", "linked_cat.ts"]) {
     });
   }
 
+  Deno.test(`${example} copies 100 MB exactly to a file`, async () => {
+    using dir = scratch();
+    const data = noise(100_000_000);
+    Deno.writeFileSync(dir.path("data"), data);
+    const { code, err } = await run(example, { args: [dir.path("data")], shell: `exec "$@" > '${dir.path("copy")}'` });
+    assertEquals([code, err], [0, ""]);
+    const compared = await new Deno.Command("cmp", { args: [dir.path("data"), dir.path("copy")] }).output();
+    assertEquals(compared.code, 0);
+  });
+
   Deno.test(`${example} goes on where a write was short`, async () => {
     using dir = scratch();
     const data = noise(MIB + 1);
