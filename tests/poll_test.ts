@@ -1,7 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { defaultRing, listen, open, pipe, poll, pollEvents, scope, socketpair, timeout } from "../mod.ts";
 import * as libc from "./support/libc.ts";
-import { turns } from "./support/until.ts";
+import { turns, until } from "./support/until.ts";
 
 const byte = new Uint8Array(1);
 
@@ -91,6 +91,12 @@ Deno.test("pollEvents ends with its signal, its scope, and the close of what it 
   const aborted = pollEvents(reader, ["in"], { signal: controller.signal }).next();
   controller.abort("enough");
   assertEquals(await aborted.catch((error) => error), "enough");
+  const idle = new AbortController();
+  const between = pollEvents(writer, ["out"], { signal: idle.signal });
+  await between.next();
+  assertEquals(defaultRing().inFlight, 1);
+  idle.abort();
+  await until("the request is stopped though nobody waits", () => defaultRing().inFlight === 0, 2000);
   await scope((s) => {
     s.spawn(() => pollEvents(reader, ["in"]).next(), { background: true });
   });
