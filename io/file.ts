@@ -130,7 +130,7 @@ export async function open(path: string | URL, options: OpenOptions = {}): Promi
 /** Opens a directory as seen from the directory `fd`; `path` is what people call it, `flags` may be `O_NOFOLLOW`. */
 export async function openDirectory(
   fd: number,
-  name: string,
+  name: string | Uint8Array,
   path: string,
   flags: number,
   options: OperationOptions & { ring?: Ring } = {},
@@ -161,7 +161,7 @@ function startOpen(
 }
 
 /** Makes a request that of opening a path. */
-export function describeOpen(request: Request, path: string, flags: number, mode: number): void {
+export function describeOpen(request: Request, path: string | Uint8Array, flags: number, mode: number): void {
   const OPEN_HOW_BYTES = 24;
   const how = new BigUint64Array([BigInt(flags), BigInt(mode), 0n]);
   request.operands = [
@@ -169,7 +169,7 @@ export function describeOpen(request: Request, path: string, flags: number, mode
     { word: OperandWord.Address2, bytes: OPEN_HOW_BYTES, input: new Uint8Array(how.buffer) },
   ];
   request.length = OPEN_HOW_BYTES;
-  request.subject = { path };
+  if (typeof path === "string") request.subject = { path };
 }
 
 /** How a part of a file will be used, see {@linkcode File.advise}. */

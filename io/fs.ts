@@ -14,6 +14,7 @@ import { driverOf, type Ring } from "../ring/ring.ts";
 import { AT_FDCWD, CURRENT_POSITION, Op, Sqe } from "../ring/uring_abi.ts";
 import { map } from "../scope/map.ts";
 import { timeout } from "../scope/timeout.ts";
+import { admit, Waiter } from "../scope/waiter.ts";
 import { fstat, isFileType, remaining } from "./descriptor.ts";
 import { describeOpen, descriptorOfFile, type File, O_NOFOLLOW, open, openDirectory } from "./file.ts";
 import { describeStat, StatKind } from "./file_info.ts";
@@ -75,6 +76,8 @@ const XATTR_BYTES = 64 << 10;
 const SMALL_FILE_BYTES = 64 << 10;
 /** What `remove` does at a time in one directory. */
 const REMOVES_AT_ONCE = 64;
+/** Directories that one `remove` goes through at a time, besides the first. */
+const DIRECTORIES_AT_ONCE = 15;
 
 /**
  * Makes a file, or empties one, and opens it for reading and writing (`IORING_OP_OPENAT2`).
@@ -227,17 +230,50 @@ export async function writeFile(
   if (!(data instanceof Uint8Array) && !(data instanceof ReadableStream)) {
     throw new TypeError("The data must be a Uint8Array or a ReadableStream of them");
   }
-  const { append = false, create = true, createNew = false, mode } = options;
-  const rest = remaining(options, performance.now());
-  const opening = { write: !append, append, truncate: !append, create, createNew, mode };
-  await using file = await open(path, { ...options, ...rest(), ...opening });
+  // Taken first: a stream that someone else reads is refused before the file is touched.
+  const reader = data instanceof Uint8Array ? null : data.getReader();
+  const { timeout: ms, ...rest } = options;
+  const write = () => writeWhole(path, reader ?? data as Uint8Array, rest);
+  try {
+    await (ms === undefined ? write() : timeout(ms, write));
+  } catch (error) {
+    await reader?.cancel(error).catch(() => {}); // it is told of the first error; one of its own comes too late
+    throw error;
+  } finally {
+    reader?.releaseLock();
+  }
+}
+
+async function writeWhole(
+  path: string | URL,
+  data: Uint8Array | ReadableStreamDefaultReader<Uint8Array>,
+  options: WriteFileOptions,
+): Promise<void> {
+  const { append = false, create = true, createNew = false, mode, signal, ring } = options;
+  const flags = { write: !append, append, truncate: !append, create, createNew, mode };
+  await using file = await open(path, { ...flags, signal, ring });
   if (mode !== undefined) {
     const { driver, fd, subject } = descriptorOfFile(file);
     const result = driver.native.rs_fchmod(fd, mode & 0o7777);
     if (result < 0) throw systemError(result, "writeFile", subject);
   }
-  if (data instanceof Uint8Array) await file.writeAll(data, rest());
-  else for await (const chunk of data) await file.writeAll(chunk, rest());
+  if (data instanceof Uint8Array) {
+    await file.writeAll(data, { signal });
+    return;
+  }
+  for (;;) {
+    const { done, value } = await nextOf(data, signal);
+    if (done) return;
+    await file.writeAll(value, { signal });
+  }
+}
+
+/** The next chunk of a stream. It is not an operation of ours, but waiting for it is, and ends as others do. */
+function nextOf<T>(reader: ReadableStreamDefaultReader<T>, signal?: AbortSignal): Promise<ReadableStreamReadResult<T>> {
+  admit(signal);
+  const waiter = new Waiter<ReadableStreamReadResult<T>>(signal);
+  reader.read().then((result) => waiter.resolve(result), (error) => waiter.reject(error));
+  return waiter.promise;
 }
 
 /**
@@ -368,47 +404,78 @@ export async function remove(path: string | URL, options: RemoveOptions = {}): P
   requirePath("write", name);
   const { recursive = false, ...rest } = options;
   const left = remaining(rest, performance.now());
-  await removeEntry(AT_FDCWD, name, name, recursive, () => ({ ...rest, ...left() }));
+  const removal = { options: () => ({ ...rest, ...left() }), room: DIRECTORIES_AT_ONCE };
+  if (await unlinkFile(AT_FDCWD, name, name, removal)) return;
+  if (recursive) await removeTree(AT_FDCWD, name, name, removal);
+  else await removeDirectory(AT_FDCWD, name, name, removal);
 }
 
-/** Removes `name` as seen from the directory `fd`; `path` is what people call it. */
-async function removeEntry(
-  fd: number,
-  name: string,
-  path: string,
-  recursive: boolean,
-  options: () => FsOptions,
-): Promise<void> {
-  const unlink = (flags: number) =>
-    act(options(), Op.UNLINKAT, "remove", { path }, { fd, opFlags: flags, operands: [pathOperand(name)] });
+/** A tree that is being removed. */
+interface Removal {
+  /** Options for each of its requests. */
+  readonly options: () => FsOptions;
+  /** How many further directories may be gone through at the same time. */
+  room: number;
+}
+
+/** Removes `name`, as seen from the directory `fd`, if it is no directory; `path` is what people call it. */
+async function unlinkFile(fd: number, name: Name, path: string, { options }: Removal): Promise<boolean> {
   try {
-    await unlink(0);
-    return;
+    await act(options(), Op.UNLINKAT, "remove", { path }, { fd, operands: [pathOperand(name)] });
+    return true;
   } catch (error) {
     if (errnoOf(error) !== Errno.EISDIR) throw error;
-  }
-  try {
-    await unlink(AT_REMOVEDIR);
-  } catch (error) {
-    if (!recursive || errnoOf(error) !== Errno.ENOTEMPTY) throw error;
-    await removeContents(fd, name, path, options);
-    await unlink(AT_REMOVEDIR);
+    return false;
   }
 }
 
-async function removeContents(fd: number, name: string, path: string, options: () => FsOptions): Promise<void> {
-  await using directory = await openDirectory(fd, name, path, O_NOFOLLOW, options());
-  // All names first: what is removed while they are listed may hide others.
-  const names = Array.from(entriesOf(directory.driver, directory.fd, path), (entry) => entry.name);
-  const removed = map(names, (entry) => removeEntry(directory.fd, entry, `${path}/${entry}`, true, options), {
-    concurrency: REMOVES_AT_ONCE,
-  });
-  for await (const _ of removed);
+async function removeDirectory(fd: number, name: Name, path: string, { options }: Removal): Promise<void> {
+  await act(options(), Op.UNLINKAT, "remove", { path }, { fd, opFlags: AT_REMOVEDIR, operands: [pathOperand(name)] });
+}
+
+async function removeTree(fd: number, name: Name, path: string, removal: Removal): Promise<void> {
+  {
+    await using directory = await openDirectory(fd, name, path, O_NOFOLLOW, removal.options());
+    const below = (entry: Entry) => [directory.fd, entry.bytes, `${path}/${entry.name}`, removal] as const;
+    // All names first: what is removed while they are listed may hide others.
+    const entries = Array.from(entriesOf(directory.driver, directory.fd, path));
+    const directories = entries.filter(({ type }) => type === DT_DIR);
+    await eachOf(entries.filter(({ type }) => type !== DT_DIR), REMOVES_AT_ONCE, async (entry) => {
+      // Some file systems do not tell types.
+      if (!await unlinkFile(...below(entry))) directories.push(entry);
+    });
+    // Each of them stays open until it is empty: without a bound for all together, a wide tree takes all descriptors.
+    const more = Math.min(removal.room, Math.max(0, directories.length - 1));
+    removal.room -= more;
+    try {
+      await eachOf(directories, 1 + more, (entry) => removeTree(...below(entry)));
+    } finally {
+      removal.room += more;
+    }
+  }
+  await removeDirectory(fd, name, path, removal);
+}
+
+/** Does something with all entries, some at a time. One that is gone already needs nothing. */
+async function eachOf(
+  entries: readonly Entry[],
+  concurrency: number,
+  fn: (entry: Entry) => Promise<void>,
+): Promise<void> {
+  const unlessGone = async (entry: Entry) => {
+    try {
+      await fn(entry);
+    } catch (error) {
+      if (errnoOf(error) !== Errno.ENOENT) throw error;
+    }
+  };
+  for await (const _ of map(entries, unlessGone, { concurrency }));
 }
 
 /**
  * Lists a directory, in no order. io_uring has no opcode for that: the directory is opened on the ring, and then a system
- * call that does not wait for others (`getdents64`) gives the entries, some hundreds at a time.
+ * call that does not wait for others (`getdents64`) gives the entries, some hundreds at a time. Where a file system does
+ * not tell types, all of them are `false`.
  *
  * @returns What `Deno.readDir` returns.
  * @throws {Deno.errors.NotFound} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and `path`.
@@ -425,7 +492,21 @@ export async function* readDir(path: string | URL, options?: FsOptions): AsyncIt
   const name = toPath(path);
   requirePath("read", name);
   await using directory = await openDirectory(AT_FDCWD, name, name, 0, options);
-  yield* entriesOf(directory.driver, directory.fd, name);
+  for (const { name: entry, type } of entriesOf(directory.driver, directory.fd, name)) {
+    yield { name: entry, isFile: type === DT_REG, isDirectory: type === DT_DIR, isSymlink: type === DT_LNK };
+  }
+}
+
+/** A path, or the bytes of a name with NUL behind them. */
+type Name = string | Uint8Array;
+
+/** What is in a directory. */
+interface Entry {
+  readonly name: string;
+  /** The name as it is, which need not be UTF-8, and NUL behind it. */
+  readonly bytes: Uint8Array;
+  /** `DT_*`; 0 where the file system does not tell. */
+  readonly type: number;
 }
 
 const DT_DIR = 4;
@@ -433,8 +514,8 @@ const DT_REG = 8;
 const DT_LNK = 10;
 const DIRENTS_BYTES = 32 << 10;
 
-/** The entries of an open directory, `struct linux_dirent64`. Where the file system does not tell types, all are `false`. */
-function* entriesOf(driver: Driver, fd: number, path: string): Generator<Deno.DirEntry> {
+/** The entries of an open directory, `struct linux_dirent64`. */
+function* entriesOf(driver: Driver, fd: number, path: string): Generator<Entry> {
   const bytes = new Uint8Array(DIRENTS_BYTES);
   const view = new DataView(bytes.buffer);
   const decoder = new TextDecoder();
@@ -443,11 +524,11 @@ function* entriesOf(driver: Driver, fd: number, path: string): Generator<Deno.Di
     if (filled < 0) throw systemError(filled, "readDir", { path });
     if (filled === 0) return;
     for (let at = 0; at < filled; at += view.getUint16(at + 16, true)) {
-      const type = bytes[at + 18];
       const nameAt = at + 19;
-      const name = decoder.decode(bytes.subarray(nameAt, bytes.indexOf(0, nameAt)));
+      const end = bytes.indexOf(0, nameAt);
+      const name = decoder.decode(bytes.subarray(nameAt, end));
       if (name === "." || name === "..") continue;
-      yield { name, isFile: type === DT_REG, isDirectory: type === DT_DIR, isSymlink: type === DT_LNK };
+      yield { name, bytes: bytes.slice(nameAt, end + 1), type: bytes[at + 18] };
     }
   }
 }
@@ -589,8 +670,8 @@ export async function truncate(path: string | URL, length = 0, options: FsOption
 }
 
 /**
- * Copies a file's contents and permission bits; what is at the other path is replaced. If it rejects, the copy may be a
- * part.
+ * Copies a file's contents, its holes included, and its permission bits; what is at the other path is replaced. If it
+ * rejects, the copy may be a part.
  *
  * @throws {Deno.errors.NotFound} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and `path`.
  * @throws {TypeError} If both paths are the same file.
@@ -624,14 +705,47 @@ export async function copyFile(
   if (old.id === id) {
     throw new TypeError(`copyFile '${from}' -> '${to}': both are the same file, which is left as it is`);
   }
-  if (old.size > 0) await target.truncate(0, rest());
-  const result = driver.native.rs_fchmod(target.fd, mode & 0o7777);
+  const regular = isFileType(old.mode, "file");
+  if (old.size > 0 && regular) await target.truncate(0, rest());
+  // What is no file, such as a device, keeps the bits it has.
+  const result = regular ? driver.native.rs_fchmod(target.fd, mode & 0o7777) : 0;
   if (result < 0) throw systemError(result, "copyFile", { path: from, newPath: to });
   // Where the size is told, one byte more sees the end.
   const block = new Uint8Array(size > 0 ? Math.min(size + 1, COPY_BYTES) : COPY_BYTES);
-  for (let n; (n = await source.read(block, rest())) !== null;) await target.writeAll(block.subarray(0, n), rest());
+  const move = async (bytes: number) => {
+    for (let left = bytes; left > 0;) {
+      const n = await source.read(left < block.byteLength ? block.subarray(0, left) : block, rest());
+      if (n === null) return;
+      await target.writeAll(block.subarray(0, n), rest());
+      left -= n;
+    }
+  };
+  if (size >= HOLES_FROM_BYTES && regular && isFileType(mode, "file")) {
+    await copyAroundHoles(source, target, size, move);
+  }
+  await move(Infinity);
 }
 
+/** Copies what is between the holes of a file, up to its `size`, so that the copy has the same holes. */
+async function copyAroundHoles(source: File, target: File, size: number, move: (bytes: number) => Promise<void>) {
+  const [from, to] = [descriptorOfFile(source), descriptorOfFile(target)];
+  for (let end = 0; end < size;) {
+    const start = await from.seek(end, SEEK_DATA).catch((error) => {
+      if (errnoOf(error) === Errno.ENXIO) return size; // a hole up to the end
+      throw error;
+    });
+    if (start >= size) await target.truncate(size);
+    end = start < size ? await from.seek(start, SEEK_HOLE) : size;
+    for (const descriptor of [from, to]) await descriptor.seek(Math.min(start, size), SEEK_SET);
+    await move(end - start);
+  }
+}
+
+const SEEK_SET = 0;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+/** In smaller files it is not worth looking for holes. */
+const HOLES_FROM_BYTES = 1 << 20;
 const COPY_BYTES = 256 << 10;
 
 /**

@@ -20,8 +20,8 @@ export function toPath(path: string | URL): string {
 
 const encoder = new TextEncoder();
 
-/** A path as a request names it. */
-export function pathOperand(path: string, word: OperandWord = OperandWord.Address): Operand {
-  const input = encoder.encode(path + "\0");
+/** A path as a request names it: text, or the bytes of a name with NUL behind them, which need not be UTF-8. */
+export function pathOperand(path: string | Uint8Array, word: OperandWord = OperandWord.Address): Operand {
+  const input = typeof path === "string" ? encoder.encode(path + "\0") : path;
   return { word, bytes: input.byteLength, input };
 }

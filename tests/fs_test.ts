@@ -181,6 +181,51 @@ Deno.test("writeFile takes streams", async () => {
   assertEquals(Deno.readTextFileSync(dir.path("f")), "grüße");
 });
 
+Deno.test("writeFile stops waiting for a stream that brings nothing, and tells it", async () => {
+  using dir = scratch();
+  const enough = new Error("enough");
+  const controller = new AbortController();
+  const stops: [(data: ReadableStream<Uint8Array>) => Promise<void>, (error: Error) => boolean][] = [
+    [(data) => writeFile(dir.path("f"), data, { signal: controller.signal }), (error) => error === enough],
+    [(data) => writeFile(dir.path("f"), data, { timeout: 5 }), ({ name }) => name === "TimeoutError"],
+    [(data) => timeout(5, () => writeFile(dir.path("f"), data)), ({ name }) => name === "TimeoutError"],
+  ];
+  for (const [write, isExpected] of stops) {
+    let told: unknown;
+    let asked = 0;
+    const stream = new ReadableStream<Uint8Array>({
+      pull(queue) {
+        if (asked++ === 0) return queue.enqueue(encoder.encode("first"));
+        controller.abort(enough);
+        return new Promise(() => {});
+      },
+      cancel: (reason) => void (told = reason),
+    }, { highWaterMark: 0 });
+    const error = await assertRejects(() => within("the stop", write(stream)));
+    assert(isExpected(error as Error), `${error}`);
+    assertEquals(told, error);
+    assertEquals([stream.locked, Deno.readTextFileSync(dir.path("f"))], [false, "first"]);
+  }
+  assertEquals([...descriptors().values()].filter((what) => what.startsWith(dir.path(""))), []);
+});
+
+Deno.test("writeFile leaves the file alone if the stream is someone else's, and tells a stream of its failure", async () => {
+  using dir = scratch();
+  Deno.writeTextFileSync(dir.path("f"), "old");
+  const stream = new ReadableStream<Uint8Array>();
+  stream.getReader();
+  await assertRejects(() => writeFile(dir.path("f"), stream), TypeError);
+  assertEquals(Deno.readTextFileSync(dir.path("f")), "old");
+  let told: unknown;
+  const unwanted = new ReadableStream<Uint8Array>({ cancel: (reason) => void (told = reason) });
+  const error = await assertRejects(() => writeFile(dir.path("none/f"), unwanted), Deno.errors.NotFound);
+  assertEquals(told, error);
+  const broken = new ReadableStream<Uint8Array>({ start: (queue) => queue.error(new Error("its own")) });
+  await assertRejects(() => writeFile(dir.path("f"), broken), Error, "its own");
+  const text = ReadableStream.from(["text"]) as unknown as ReadableStream<Uint8Array>;
+  await assertRejects(() => writeFile(dir.path("f"), text), TypeError);
+});
+
 Deno.test("appending from many at once loses nothing", async () => {
   using dir = scratch();
   const lines = Array.from({ length: 500 }, (_, i) => `line ${i}\n`);
@@ -261,6 +306,38 @@ Deno.test("remove takes files, links and empty directories, and trees if told to
   assert(Deno.statSync(dir.path("outside/kept")).isFile, "links are not followed");
 });
 
+Deno.test("remove of a wide tree holds few descriptors, and each name may be any bytes", async () => {
+  using dir = scratch();
+  for (let i = 0; i < 200; i++) Deno.mkdirSync(dir.path(`tree/${i % 20}/${i}/a/b`), { recursive: true });
+  const odd = ["-c", `touch "$1/$(printf 'a\\377\\303 ')x"`, "sh", dir.path("tree/7")];
+  assert(new Deno.Command("sh", { args: odd }).outputSync().success);
+  assert([...Deno.readDirSync(dir.path("tree/7"))].some(({ name }) => name.startsWith("a\ufffd")));
+  const before = descriptors();
+  let most = 0;
+  defaultRing().onCompletion = ({ operation }) => {
+    if (operation === "open") most = Math.max(most, descriptors().size);
+  };
+  try {
+    await remove(dir.path("tree"), { recursive: true });
+  } finally {
+    defaultRing().onCompletion = null;
+  }
+  assert(most - before.size <= 16 * 5, `${most - before.size} directories were open at once`);
+  assertEquals([...Deno.readDirSync(dir.path("."))], []);
+  await assertDescriptors(before);
+});
+
+Deno.test("two removals of the same tree at once: both are done", async () => {
+  using dir = scratch();
+  for (let i = 0; i < 300; i++) Deno.mkdirSync(dir.path(`tree/${i % 7}/${i}`), { recursive: true });
+  const outcomes = await Promise.allSettled([1, 2].map(() => remove(dir.path("tree"), { recursive: true })));
+  assertEquals([...Deno.readDirSync(dir.path("."))], []);
+  // The tree itself one of them may find gone, as Deno.remove does.
+  for (const outcome of outcomes) {
+    if (outcome.status === "rejected") assertInstanceOf(outcome.reason, Deno.errors.NotFound);
+  }
+});
+
 Deno.test("mkdir makes one directory, or all that are missing", async () => {
   using dir = scratch();
   await mkdir(dir.path("a"), { mode: 0o700 });
@@ -326,6 +403,48 @@ for (const bytes of [0, 1, 262_143, 262_144, 5_000_000]) {
     }
   });
 }
+
+Deno.test("copyFile keeps holes, wherever they are, and what is between them", async () => {
+  using dir = scratch();
+  const MIB = 1 << 20;
+  const layouts: [size: number, ...dataAt: number[]][] = [
+    [5 * MIB], // a hole and nothing else
+    [5 * MIB, 0],
+    [5 * MIB, 5 * MIB - 4096],
+    [5 * MIB + 1, 2 * MIB, 3 * MIB],
+    [MIB, 0, 512 << 10],
+  ];
+  for (const [size, ...dataAt] of layouts) {
+    const expected = new Uint8Array(size);
+    {
+      using file = Deno.openSync(dir.path("a"), { write: true, create: true, truncate: true });
+      file.truncateSync(size);
+      for (const at of dataAt) {
+        expected.set(noise(4096), at);
+        file.seekSync(at, Deno.SeekMode.Start);
+        file.writeSync(noise(4096));
+      }
+    }
+    Deno.writeFileSync(dir.path("b"), new Uint8Array(6 * MIB).fill(1));
+    await copyFile(dir.path("a"), dir.path("b"));
+    assertSameBytes(Deno.readFileSync(dir.path("b")), expected);
+    const [source, copy] = [Deno.statSync(dir.path("a")), Deno.statSync(dir.path("b"))];
+    assert(copy.blocks! <= source.blocks! + 16, `${copy.blocks} blocks, not ${source.blocks}`);
+  }
+});
+
+Deno.test({
+  name: "copyFile leaves the permission bits of a device as they are",
+  ignore: !root,
+  async fn() {
+    using dir = scratch();
+    const made = new Deno.Command("mknod", { args: ["-m", "666", dir.path("null"), "c", "1", "3"] }).outputSync();
+    assert(made.success);
+    Deno.writeFileSync(dir.path("a"), noise(100), { mode: 0o600 });
+    await copyFile(dir.path("a"), dir.path("null"));
+    assertEquals(Deno.statSync(dir.path("null")).mode! & 0o7777, 0o666);
+  },
+});
 
 Deno.test("copyFile does not destroy a file by copying it onto itself", async () => {
   using dir = scratch();
