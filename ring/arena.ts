@@ -12,6 +12,8 @@ import { MAX_TRANSFER_BYTES } from "./uring_abi.ts";
 export class Block {
   readonly addressLow: number;
   readonly addressHigh: number;
+  /** The piece of it that was asked for last. */
+  #part: Uint8Array<ArrayBuffer>;
 
   /** @param registered Its place among the ring's registered buffers, -1 for none. */
   constructor(
@@ -22,6 +24,13 @@ export class Block {
   ) {
     this.addressLow = low(address);
     this.addressHigh = high(address);
+    this.#part = bytes;
+  }
+
+  /** Its first bytes, valid until the next call. Messages of one size follow each other, and making a view is dear. */
+  part(byteLength: number): Uint8Array<ArrayBuffer> {
+    if (this.#part.byteLength !== byteLength) this.#part = this.bytes.subarray(0, byteLength);
+    return this.#part;
   }
 }
 

@@ -15,9 +15,6 @@ import type { Uring } from "./uring.ts";
 /** Bytes of scratch memory beside each SQE, for what the kernel copies when it takes the SQE. */
 export const SCRATCH_BYTES = 16;
 
-/** Up to here, copying byte by byte beats making a view for `set`. */
-const SHORT_COPY_BYTES = 64;
-
 /** Operands begin at multiples of this, as the kernel's structs need it. */
 const OPERAND_ALIGNMENT = 16;
 
@@ -256,11 +253,7 @@ function copyOut(request: Request, block: Block, view: Uint8Array, bytes: number
     keepUnread(request, block, bytes);
     return;
   }
-  if (bytes <= SHORT_COPY_BYTES) {
-    for (let i = 0; i < bytes; i++) view[i] = block.bytes[from + i];
-    return;
-  }
-  view.set(from === 0 && bytes === block.bytes.byteLength ? block.bytes : block.bytes.subarray(from, from + bytes));
+  view.set(from === 0 ? block.part(bytes) : block.bytes.subarray(from, from + bytes));
 }
 
 /** Delivers what was read to several arrays, one after another. */
