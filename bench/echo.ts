@@ -32,12 +32,12 @@ async function load(port: number, connections: number, seconds: number): Promise
   return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-function serverPeer(name: string, program: string, connections: number): Peer {
+function serverPeer(connections: number, name: string, program: string, ...args: string[]): Peer {
   return {
     name,
     async open(): Promise<Contender> {
       const child = new Deno.Command(Deno.execPath(), {
-        args: ["run", "-A", new URL(program, import.meta.url).pathname],
+        args: ["run", "-A", new URL(program, import.meta.url).pathname, ...args],
         stdin: "piped",
         stdout: "piped",
       }).spawn();
@@ -80,10 +80,11 @@ export const benchmarks: Benchmark[] = CONNECTIONS.map((connections) => ({
   name: connections === 64 ? "echo" : `echo${connections}`,
   title: `Echo of ${MESSAGE_BYTES} bytes over ${connections.toLocaleString("en")} connections`,
   unit: "round trips",
-  sampleSeconds: 1,
+  sampleSeconds: 0.5,
   peers: [
-    serverPeer("ringscope listen", "./echo_ringscope.ts", connections),
-    serverPeer("Deno.listen", "./echo_deno.ts", connections),
-    serverPeer("node:net", "./echo_node.ts", connections),
+    serverPeer(connections, "ringscope listen", "./echo_ringscope.ts"),
+    serverPeer(connections, "... with registered files", "./echo_ringscope.ts", "registered"),
+    serverPeer(connections, "Deno.listen", "./echo_deno.ts"),
+    serverPeer(connections, "node:net", "./echo_node.ts"),
   ],
 }));
