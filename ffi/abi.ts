@@ -6,7 +6,7 @@
  */
 
 /** What `rs_abi` of a helper that fits this table returns. */
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 /** The symbols of `native/ringscope.c`. */
 export const symbols = {
@@ -38,6 +38,8 @@ export const symbols = {
   rs_seek: { parameters: ["i32", "buffer", "i32"], result: "i32" },
   /** `i32 rs_getdents(i32 fd, u8 *entries, u32 capacity)` */
   rs_getdents: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  /** `i32 rs_listxattr(const char *path, u8 *names, u32 capacity)` */
+  rs_listxattr: { parameters: ["buffer", "buffer", "u32"], result: "i32" },
   /** `i32 rs_fchmod(i32 fd, u32 mode)` */
   rs_fchmod: { parameters: ["i32", "u32"], result: "i32" },
   /** `i32 rs_ftruncate(i32 fd, const i64 *bytes)` */

@@ -32,9 +32,12 @@ const O_EXCL = 0o200;
 const O_TRUNC = 0o1000;
 const O_APPEND = 0o2000;
 const O_CLOEXEC = 0o2000000;
-const O_DIRECTORY = Deno.build.arch === "aarch64" ? 0o40000 : 0o200000;
+/** What is no directory is not opened: ENOTDIR. */
+export const O_DIRECTORY = Deno.build.arch === "aarch64" ? 0o40000 : 0o200000;
 /** A symbolic link is not followed: ELOOP, or ENOTDIR with `O_DIRECTORY`. */
 export const O_NOFOLLOW = Deno.build.arch === "aarch64" ? 0o100000 : 0o400000;
+/** It is not opened to be read: that needs no permission, and never waits. */
+export const O_PATH = 0o10000000;
 const S_IFDIR = 0o040000;
 const IORING_FSYNC_DATASYNC = 1;
 /** `POSIX_FADV_*`. */
@@ -127,8 +130,8 @@ export async function open(path: string | URL, options: OpenOptions = {}): Promi
   return born(new File(descriptor));
 }
 
-/** Opens a directory as seen from the directory `fd`; `path` is what people call it, `flags` may be `O_NOFOLLOW`. */
-export async function openDirectory(
+/** Opens a directory as seen from the directory `fd`, or with `O_PATH` anything; `path` is what people call it. */
+export async function openAt(
   fd: number,
   name: string | Uint8Array,
   path: string,
@@ -138,7 +141,7 @@ export async function openDirectory(
   const driver = driverOf(options.ring);
   const request = driver.request(Op.OPENAT2, "open");
   request.fd = fd;
-  describeOpen(request, name, O_DIRECTORY | flags | O_CLOEXEC, 0);
+  describeOpen(request, name, flags | O_CLOEXEC, 0);
   request.subject = { path };
   const opened = await driver.start<number>(request, options);
   const directory = new Descriptor(opened, "directory", options.ring, traitsOf(S_IFDIR), { path });

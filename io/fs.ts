@@ -16,7 +16,7 @@ import { map } from "../scope/map.ts";
 import { timeout } from "../scope/timeout.ts";
 import { admit, Waiter } from "../scope/waiter.ts";
 import { fstat, isFileType, remaining } from "./descriptor.ts";
-import { describeOpen, descriptorOfFile, type File, O_NOFOLLOW, open, openDirectory } from "./file.ts";
+import { describeOpen, descriptorOfFile, type File, O_DIRECTORY, O_NOFOLLOW, O_PATH, open, openAt } from "./file.ts";
 import { describeStat, StatKind } from "./file_info.ts";
 import { pathOperand, toPath } from "./path.ts";
 import { requireEverything, requirePath } from "./permissions.ts";
@@ -70,7 +70,7 @@ export interface SetXattrOptions extends FsOptions {
 const AT_REMOVEDIR = 0x200;
 const XATTR_CREATE = 1;
 const XATTR_REPLACE = 2;
-/** The most that an attribute's value can have (`XATTR_SIZE_MAX`). */
+/** The most that an attribute's value can have, and the names of all of a file's (`XATTR_SIZE_MAX`, `XATTR_LIST_MAX`). */
 const XATTR_BYTES = 64 << 10;
 /** Files up to here are read by one chain. */
 const SMALL_FILE_BYTES = 64 << 10;
@@ -435,7 +435,7 @@ async function removeDirectory(fd: number, name: Name, path: string, { options }
 
 async function removeTree(fd: number, name: Name, path: string, removal: Removal): Promise<void> {
   {
-    await using directory = await openDirectory(fd, name, path, O_NOFOLLOW, removal.options());
+    await using directory = await openAt(fd, name, path, O_DIRECTORY | O_NOFOLLOW, removal.options());
     const below = (entry: Entry) => [directory.fd, entry.bytes, `${path}/${entry.name}`, removal] as const;
     // All names first: what is removed while they are listed may hide others.
     const entries = Array.from(entriesOf(directory.driver, directory.fd, path));
@@ -491,7 +491,7 @@ async function eachOf(
 export async function* readDir(path: string | URL, options?: FsOptions): AsyncIterableIterator<Deno.DirEntry> {
   const name = toPath(path);
   requirePath("read", name);
-  await using directory = await openDirectory(AT_FDCWD, name, name, 0, options);
+  await using directory = await openAt(AT_FDCWD, name, name, O_DIRECTORY, options);
   for (const { name: entry, type } of entriesOf(directory.driver, directory.fd, name)) {
     yield { name: entry, isFile: type === DT_REG, isDirectory: type === DT_DIR, isSymlink: type === DT_LNK };
   }
@@ -749,7 +749,7 @@ const HOLES_FROM_BYTES = 1 << 20;
 const COPY_BYTES = 256 << 10;
 
 /**
- * Reads an extended attribute (`IORING_OP_GETXATTR`). io_uring has no opcode that lists or removes them.
+ * Reads an extended attribute (`IORING_OP_GETXATTR`). io_uring has no opcode that removes one.
  *
  * @param name With its name space, such as `"user.origin"`.
  * @returns Its value; `null` if the file has no such attribute.
@@ -830,6 +830,32 @@ export async function setXattr(
       pathOperand(file, OperandWord.Address3),
     ],
   });
+}
+
+/**
+ * Lists the names of a file's extended attributes. io_uring has no opcode for it: the file is found by an
+ * `IORING_OP_OPENAT2`, and a system call (`listxattr`) asks it.
+ *
+ * @returns Names with their name spaces, such as `"user.origin"`, in no order; those that the process may see.
+ * @throws {Deno.errors.NotFound} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and `path`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-read`.
+ *
+ * @example
+ * ```ts
+ * import { listXattr } from "@ringscope/ringscope";
+ *
+ * console.log(await listXattr("/tmp")); // []
+ * ```
+ */
+export async function listXattr(path: string | URL, options?: FsOptions): Promise<string[]> {
+  const file = toPath(path);
+  requirePath("read", file);
+  await using found = await openAt(AT_FDCWD, file, file, O_PATH, options);
+  const names = new Uint8Array(XATTR_BYTES);
+  const link = new TextEncoder().encode(`/proc/self/fd/${found.fd}\0`);
+  const bytes = found.driver.native.rs_listxattr(link, names, names.byteLength);
+  if (bytes < 0) throw systemError(bytes, "listXattr", { path: file });
+  return new TextDecoder().decode(names.subarray(0, bytes)).split("\0").slice(0, -1);
 }
 
 function attributeName(name: string): string {

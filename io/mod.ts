@@ -32,6 +32,7 @@ export {
   type FsOptions,
   getXattr,
   link,
+  listXattr,
   lstat,
   mkdir,
   type MkdirOptions,

@@ -10,7 +10,7 @@
 #include "uring_abi.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 enum { EINTR = 4, EINVAL = 22 };
 enum { PROT_READ_WRITE = 3, MAP_SHARED_POPULATE = 0x8001, MAP_PRIVATE_ANONYMOUS = 0x22, MADV_DONTFORK = 10 };
@@ -225,6 +225,12 @@ EXPORT i32 rs_seek(i32 fd, i64 *offset, i32 whence)
 EXPORT i32 rs_getdents(i32 fd, u8 *entries, u32 capacity)
 {
 	return (i32)syscall3(SYS_getdents64, fd, entries, capacity);
+}
+
+/* The names of a file's extended attributes, a NUL after each; how many bytes they have. */
+EXPORT i32 rs_listxattr(const char *path, u8 *names, u32 capacity)
+{
+	return (i32)syscall3(SYS_listxattr, path, names, capacity);
 }
 
 EXPORT i32 rs_fchmod(i32 fd, u32 mode)

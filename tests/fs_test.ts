@@ -7,6 +7,7 @@ import {
   defaultRing,
   getXattr,
   link,
+  listXattr,
   lstat,
   mkdir,
   open,
@@ -483,7 +484,14 @@ Deno.test("extended attributes are set, replaced and read", async () => {
   assertSameBytes((await getXattr(dir.path("f"), "user.x"))!, value);
   await setXattr(dir.path("f"), "user.x", new Uint8Array(0), { replace: true });
   assertEquals((await getXattr(dir.path("f"), "user.x"))!.length, 0);
+  const isUsers = (name: string) => name.startsWith("user."); // some systems add "security.selinux"
   assertEquals(await codeOf(() => setXattr(dir.path("f"), "nospace.x", value)), "EOPNOTSUPP");
+  await symlink("f", dir.path("to f"));
+  Deno.chmodSync(dir.path("f"), 0); // neither following nor listing reads it
+  for (const name of ["f", "to f"]) {
+    assertEquals((await listXattr(dir.path(name))).filter(isUsers).sort(), ["user.probe", "user.x"]);
+  }
+  assertEquals((await listXattr(dir.path("."))).filter(isUsers), []);
   await assertRejects(() => setXattr(dir.path("f"), "user.x", new Uint8Array(65537)), RangeError);
   await assertRejects(() => getXattr(dir.path("f"), "user.\0x"), TypeError);
 });
@@ -530,6 +538,7 @@ const failures: [string, string, (path: (name: string) => string) => Promise<unk
   ["open", "ENOENT", (path) => Array.fromAsync(readDir(path("none")))],
   ["open", "ENOTDIR", (path) => Array.fromAsync(readDir(path("file")))],
   ["getXattr", "ENOENT", (path) => getXattr(path("none"), "user.x")],
+  ["open", "ENOENT", (path) => listXattr(path("none"))],
   ["setXattr", "ENOENT", (path) => setXattr(path("none"), "user.x", data)],
 ];
 
@@ -602,6 +611,7 @@ const operations: [string, (path: (name: string) => string, options: { signal?: 
     ["copyFile", (path, options) => copyFile(path("file"), path("new"), options)],
     ["readDir", (path, options) => Array.fromAsync(readDir(path("."), options))],
     ["getXattr", (path, options) => getXattr(path("file"), "user.x", options)],
+    ["listXattr", (path, options) => listXattr(path("file"), options)],
     ["setXattr", (path, options) => setXattr(path("file"), "user.x", data, options)],
   ];
 
