@@ -220,7 +220,7 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
 
   /**
    * Has operations in flight not keep the process alive. (With the `"thread"` doorbell, which is the only one before
-   * Deno 2.7, they do all the same.)
+   * Deno 2.8, they do all the same.)
    */
   unref(): void {
     this.#descriptor.driver.reference(this.#descriptor, false);
@@ -311,7 +311,7 @@ export class Listener<Address extends Deno.Addr = Deno.NetAddr>
 
   /**
    * Has an accept in flight not keep the process alive. (With the `"thread"` doorbell, which is the only one before Deno
-   * 2.7, it does all the same.)
+   * 2.8, it does all the same.)
    */
   unref(): void {
     this.#descriptor.driver.reference(this.#descriptor, false);

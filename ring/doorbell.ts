@@ -3,7 +3,7 @@
  *
  * `PipeBell` is a second, tiny ring with two SQEs that never change: POLL_ADD on the main ring, linked to a WRITE of
  * one byte into a pipe whose other end is a socket of the event loop. The kernel itself rings, in 3 us. `ThreadBell` is
- * the fallback where the runtime can't adopt a pipe (Deno before 2.7): a thread of its pool waits, which takes 30 us.
+ * the fallback where the runtime can't adopt a pipe (Deno before 2.8, mostly): a thread of its pool waits, which takes 30 us.
  * It also serves the first few times, because loading node:net takes 30 ms, and a short program need not pay that.
  *
  * @module

@@ -310,9 +310,8 @@ Deno.test("remove takes files, links and empty directories, and trees if told to
 Deno.test("remove of a wide tree holds few descriptors, and each name may be any bytes", async () => {
   using dir = scratch();
   for (let i = 0; i < 200; i++) Deno.mkdirSync(dir.path(`tree/${i % 20}/${i}/a/b`), { recursive: true });
-  const odd = ["-c", `touch "$1/$(printf 'a\\377\\303 ')x"`, "sh", dir.path("tree/7")];
+  const odd = ["-c", `cd "$1" && touch "$(printf 'a\\377\\303 ')x" && ls -d a*x`, "sh", dir.path("tree/7")];
   assert(new Deno.Command("sh", { args: odd }).outputSync().success);
-  assert([...Deno.readDirSync(dir.path("tree/7"))].some(({ name }) => name.startsWith("a\ufffd")));
   const before = descriptors();
   let most = 0;
   defaultRing().onCompletion = ({ operation }) => {

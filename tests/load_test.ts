@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { isDeno2 } from "./support/runtime.ts";
 
 const root = new URL("../", import.meta.url).pathname;
-const [major, minor] = Deno.version.deno.split(".").map(Number);
 
 /** Runs the source as a program of its own, importing the library from `from`. */
 async function run(
@@ -122,7 +122,7 @@ Deno.test("first used inside a test, the library trips no sanitizer, and leaves 
         await sleep(1);
       });`,
     );
-    const sanitizers = major > 2 || minor >= 8 ? ["--sanitize-ops", "--sanitize-resources"] : [];
+    const sanitizers = isDeno2(8) ? ["--sanitize-ops", "--sanitize-resources"] : [];
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       args: ["test", "-A", "--no-check", "--no-config", ...sanitizers, path],
     }).output();

@@ -1,10 +1,8 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { defaultRing, pipe, Ring, sleep, socketpair } from "../mod.ts";
 import { library } from "./support/program.ts";
-
-const [major, minor] = Deno.version.deno.split(".").map(Number);
-/** Whether this runtime can adopt a pipe; the thread serves everywhere. */
-const adoptsPipes = major > 2 || minor >= 8;
+import { doorbells } from "./support/rings.ts";
+import { isDeno2 } from "./support/runtime.ts";
 
 Deno.test("a busy SQPOLL ring goes on after its thread has slept", async () => {
   await using ring = Ring.open({ sqpoll: true, sqpollIdleMs: 1 });
@@ -23,7 +21,14 @@ Deno.test("the default doorbell is the thread at first, and the pipe once the lo
   await sleep(1, { ring });
   assertEquals(ring.doorbell, "thread");
   for (let i = 0; i < 20; i++) await sleep(0.1, { ring });
-  assertEquals(ring.doorbell, adoptsPipes ? "pipe" : "thread");
+  assertEquals(ring.doorbell, doorbells[0]);
+});
+
+Deno.test("the pipe can be hung on Deno 2.8 and later, the thread everywhere", () => {
+  assertEquals(
+    doorbells.filter((kind) => kind === "thread" || isDeno2(8)),
+    isDeno2(8) ? ["pipe", "thread"] : ["thread"],
+  );
 });
 
 Deno.test("onCompletion sees the kernel's results, and what it throws does no harm", async () => {
@@ -81,6 +86,6 @@ Deno.test("a process without a descriptor to spare sleeps on, and gets its bette
   const { code, stdout, stderr } = await command.output();
   assertEquals(
     [code, new TextDecoder().decode(stdout), new TextDecoder().decode(stderr)],
-    [0, `EMFILE\nthread\n${adoptsPipes ? "pipe" : "thread"}\n`, ""],
+    [0, `EMFILE\nthread\n${doorbells[0]}\n`, ""],
   );
 });

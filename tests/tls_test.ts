@@ -9,6 +9,7 @@ import { type Conn, connect, defaultRing, listen, scope, socketpair, timeout, to
 import { certificate, key } from "./support/certificate.ts";
 import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import { program } from "./support/program.ts";
+import { needsTlsOverStreams } from "./support/runtime.ts";
 import { until } from "./support/until.ts";
 
 function pattern(count: number): Uint8Array<ArrayBuffer> {
@@ -103,34 +104,38 @@ Deno.test("a Duplex says so when nothing has come or gone for a while", async ()
   await right.close();
 });
 
-Deno.test("HTTPS over a connection: the certificate is verified, megabytes go both ways, nothing stays open", async () => {
-  const server = https.createServer({ key, cert: certificate }, async (request, response) => {
-    const chunks: Uint8Array<ArrayBuffer>[] = [];
-    for await (const chunk of request) chunks.push(chunk);
-    response.end(new Uint8Array(await new Blob(chunks).arrayBuffer()));
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  const before = sockets();
-  const data = pattern(2_000_000);
-  const response = await timeout(20_000, async () => {
-    await using conn = await connect({ hostname: "localhost", port });
-    const secure = tls.connect({ socket: toDuplex(conn), servername: "localhost", ca: [certificate] });
-    await once(secure, "secureConnect");
-    assert(secure.authorized);
-    secure.write(`POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: ${data.length}\r\n\r\n`);
-    secure.write(data);
-    return await collect(secure);
-  });
-  assert(new TextDecoder("latin1").decode(response).startsWith("HTTP/1.1 200 OK\r\n"));
-  assertEquals(response.subarray(-data.length), data);
-  await assertDescriptors(before, sockets);
-  server.close();
-  await once(server, "close");
-});
+Deno.test(
+  "HTTPS over a connection: the certificate is verified, megabytes go both ways, nothing stays open",
+  needsTlsOverStreams,
+  async () => {
+    const server = https.createServer({ key, cert: certificate }, async (request, response) => {
+      const chunks: Uint8Array<ArrayBuffer>[] = [];
+      for await (const chunk of request) chunks.push(chunk);
+      response.end(new Uint8Array(await new Blob(chunks).arrayBuffer()));
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const before = sockets();
+    const data = pattern(2_000_000);
+    const response = await timeout(20_000, async () => {
+      await using conn = await connect({ hostname: "localhost", port });
+      const secure = tls.connect({ socket: toDuplex(conn), servername: "localhost", ca: [certificate] });
+      await once(secure, "secureConnect");
+      assert(secure.authorized);
+      secure.write(`POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: ${data.length}\r\n\r\n`);
+      secure.write(data);
+      return await collect(secure);
+    });
+    assert(new TextDecoder("latin1").decode(response).startsWith("HTTP/1.1 200 OK\r\n"));
+    assertEquals(response.subarray(-data.length), data);
+    await assertDescriptors(before, sockets);
+    server.close();
+    await once(server, "close");
+  },
+);
 
-Deno.test("a server's certificate that nobody vouches for is refused", async () => {
+Deno.test("a server's certificate that nobody vouches for is refused", needsTlsOverStreams, async () => {
   const server = https.createServer({ key, cert: certificate }, (_, response) => void response.end());
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -152,7 +157,7 @@ function echoSecurely(conn: Conn): Promise<void> {
   return new Promise((resolve) => secure.once("close", () => resolve()));
 }
 
-Deno.test("our listener serves TLS, to Deno's own client and to ours", async () => {
+Deno.test("our listener serves TLS, to Deno's own client and to ours", needsTlsOverStreams, async () => {
   const before = sockets();
   {
     await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
@@ -183,7 +188,7 @@ Deno.test("our listener serves TLS, to Deno's own client and to ours", async () 
   await assertDescriptors(before, sockets);
 });
 
-Deno.test("a deadline ends a handshake that nobody answers", async () => {
+Deno.test("a deadline ends a handshake that nobody answers", needsTlsOverStreams, async () => {
   const [client, silent] = await connected();
   const error = await assertRejects(() =>
     timeout(20, async () => {
@@ -195,22 +200,26 @@ Deno.test("a deadline ends a handshake that nobody answers", async () => {
   await silent.close();
 });
 
-Deno.test("https_client: fetches a page, and refuses a certificate that nobody vouches for unless told otherwise", async () => {
-  const server = https.createServer({ key, cert: certificate }, (request, response) => {
-    response.end(`you asked for ${request.url}`);
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}/a?b`;
-  const example = new URL("../examples/https_client.ts", import.meta.url);
-  const flags = ["--allow-ffi", "--allow-net"];
-  const fetched = await program(example, { flags, args: ["--insecure", url] });
-  assertEquals(fetched.code, 0, fetched.err);
-  assertStringIncludes(fetched.out, "HTTP/1.1 200 OK");
-  assertStringIncludes(fetched.out, "you asked for /a?b");
-  const refused = await program(example, { flags, args: [url] });
-  assertEquals(refused.code, 1);
-  assertStringIncludes(refused.err, "self-signed certificate");
-  server.close();
-  await once(server, "close");
-});
+Deno.test(
+  "https_client: fetches a page, and refuses a certificate that nobody vouches for unless told otherwise",
+  needsTlsOverStreams,
+  async () => {
+    const server = https.createServer({ key, cert: certificate }, (request, response) => {
+      response.end(`you asked for ${request.url}`);
+    });
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const url = `https://127.0.0.1:${(server.address() as AddressInfo).port}/a?b`;
+    const example = new URL("../examples/https_client.ts", import.meta.url);
+    const flags = ["--allow-ffi", "--allow-net"];
+    const fetched = await program(example, { flags, args: ["--insecure", url] });
+    assertEquals(fetched.code, 0, fetched.err);
+    assertStringIncludes(fetched.out, "HTTP/1.1 200 OK");
+    assertStringIncludes(fetched.out, "you asked for /a?b");
+    const refused = await program(example, { flags, args: [url] });
+    assertEquals(refused.code, 1);
+    assertStringIncludes(refused.err, "self-signed certificate");
+    server.close();
+    await once(server, "close");
+  },
+);

@@ -1,7 +1,7 @@
 /** The kinds of rings that laws must hold for. */
 import { type DoorbellKind, Ring, type RingOptions } from "../../mod.ts";
 
-/** Doorbells that this runtime can hang; before Deno 2.8 it cannot adopt a pipe. */
+/** Doorbells that this runtime can hang; not every Deno before 2.8 can adopt a pipe. */
 export const doorbells: readonly DoorbellKind[] = await available(["pipe", "thread"]);
 
 async function available(kinds: DoorbellKind[]): Promise<DoorbellKind[]> {
@@ -11,7 +11,7 @@ async function available(kinds: DoorbellKind[]): Promise<DoorbellKind[]> {
       await Ring.open({ doorbell }).close();
       found.push(doorbell);
     } catch {
-      // A test in doorbell_test.ts says where this must not happen.
+      // A test in ring_test.ts says where this must not happen.
     }
   }
   return found;
