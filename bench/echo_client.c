@@ -136,7 +136,7 @@ static bool send_more(struct connection *connection)
 	}
 	bool wanted = connection->sent < message_bytes;
 	if (wanted != connection->writable_wanted) {
-		struct epoll_event event = { .events = EPOLLIN | (wanted ? EPOLLOUT : 0), .data.ptr = connection };
+		struct epoll_event event = { .events = EPOLLIN | EPOLLET | (wanted ? EPOLLOUT : 0), .data.ptr = connection };
 		epoll_ctl(poller, EPOLL_CTL_MOD, connection->fd, &event);
 		connection->writable_wanted = wanted;
 	}
@@ -145,7 +145,7 @@ static bool send_more(struct connection *connection)
 
 static void receive(struct connection *connection)
 {
-	/* One byte more than is due, so that bytes nobody sent are noticed. */
+	/* One byte more than is due, so that bytes nobody sent are noticed, and nothing is left that no edge would tell of. */
 	ssize_t n = recv(connection->fd, inbox, message_bytes - connection->received + 1, MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -238,7 +238,7 @@ static void open_connection(struct connection *connection, const struct addrinfo
 	setsockopt(connection->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	if (connect(connection->fd, address->ai_addr, address->ai_addrlen) < 0)
 		die(strerror(errno));
-	struct epoll_event event = { .events = EPOLLIN, .data.ptr = connection };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET, .data.ptr = connection };
 	if (epoll_ctl(poller, EPOLL_CTL_ADD, connection->fd, &event) < 0)
 		die(strerror(errno));
 	connection->message = malloc(message_bytes);
