@@ -107,7 +107,9 @@ function futexRequest(
   if (!Number.isInteger(index) || index < 0 || index >= words.length) {
     throw new RangeError(`index must be an integer from 0 to ${words.length - 1}, not ${index}`);
   }
-  const address = Number(Deno.UnsafePointer.value(Deno.UnsafePointer.of(words))) + 4 * index;
+  // Before Deno 2.9 the type says that it takes no shared memory; it does.
+  const pointer = Deno.UnsafePointer.of(words as unknown as Int32Array<ArrayBuffer>);
+  const address = Number(Deno.UnsafePointer.value(pointer)) + 4 * index;
   const request = driverOf(ring).request(opcode, operation);
   held.set(request, words.buffer);
   const sqe = new Uint32Array(SQE_WORDS);

@@ -34,6 +34,7 @@ export interface ConnDuplex extends Duplex {
  *
  * @param conn The connection, which is the stream's from now on.
  * @returns The stream.
+ * @throws {Deno.errors.NotSupported} Before Deno 2.1; and before 2.8 `node:tls` takes no such stream.
  *
  * @example
  * ```ts
@@ -49,7 +50,9 @@ export interface ConnDuplex extends Duplex {
  */
 export function toDuplex(conn: Conn<Deno.Addr>): ConnDuplex {
   // deno-lint-ignore no-process-global -- importing node:process would load it at once
-  const { Duplex } = process.getBuiltinModule("node:stream") as typeof stream;
+  const { getBuiltinModule } = process;
+  if (getBuiltinModule === undefined) throw new Deno.errors.NotSupported("toDuplex needs Deno 2.1 or later");
+  const { Duplex } = getBuiltinModule("node:stream") as typeof stream;
   const token = CancelToken.current();
   const buffer = new Uint8Array(CHUNK_BYTES);
   let idleMs = 0;

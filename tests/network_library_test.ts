@@ -6,7 +6,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type ConnDuplex, connect, defaultRing, listen, scope, timeout, toDuplex } from "../mod.ts";
 import { certificate, key } from "./support/certificate.ts";
 import { assertDescriptors, sockets } from "./support/descriptors.ts";
-import { needsTlsOverStreams } from "./support/runtime.ts";
+import { needsDuplex, needsTlsOverStreams } from "./support/runtime.ts";
 import { within } from "./support/until.ts";
 
 /** In a variable, so that nothing is fetched for a type check. */
@@ -134,7 +134,7 @@ function connectedStream(duplex: ConnDuplex): ConnDuplex {
   return Object.assign(duplex, { connect: () => queueMicrotask(() => duplex.emit("connect")) });
 }
 
-Deno.test("pg over our connections to PostgreSQL", async (t) => {
+Deno.test("pg over our connections to PostgreSQL", needsDuplex, async (t) => {
   const programs = findPostgres();
   if (programs === undefined) return console.log("Passed over: PostgreSQL is not installed (Debian: postgresql)");
   let Client: ClientClass;

@@ -9,7 +9,7 @@ import { type Conn, connect, defaultRing, listen, scope, socketpair, timeout, to
 import { certificate, key } from "./support/certificate.ts";
 import { assertDescriptors, sockets } from "./support/descriptors.ts";
 import { program } from "./support/program.ts";
-import { needsTlsOverStreams } from "./support/runtime.ts";
+import { needsDuplex, needsTlsOverStreams } from "./support/runtime.ts";
 import { until } from "./support/until.ts";
 
 function pattern(count: number): Uint8Array<ArrayBuffer> {
@@ -31,26 +31,30 @@ async function connected(): Promise<[client: Conn, server: Conn]> {
 /** The end of a stream: its connection is closed then. */
 const gone = (stream: Duplex) => stream.closed ? Promise.resolve() : once(stream, "close");
 
-Deno.test("a Duplex carries bytes both ways, half closes, and closes the connection when both ways have ended", async () => {
-  const before = sockets();
-  const [client, server] = await connected();
-  const stream = toDuplex(client);
-  stream.setNoDelay().setKeepAlive(true, 5000);
-  const data = pattern(1_000_000);
-  stream.cork();
-  for (let at = 0; at < data.length; at += 50_000) stream.write(data.subarray(at, at + 50_000));
-  stream.uncork();
-  stream.end();
-  assertEquals(await server.readAll(), data);
-  await server.writeAll(data);
-  await server.close();
-  assertEquals(await collect(stream), data);
-  await gone(stream);
-  await assertRejects(() => client.read(new Uint8Array(1)), Deno.errors.BadResource);
-  await assertDescriptors(before, sockets);
-});
+Deno.test(
+  "a Duplex carries bytes both ways, half closes, and closes the connection when both ways have ended",
+  needsDuplex,
+  async () => {
+    const before = sockets();
+    const [client, server] = await connected();
+    const stream = toDuplex(client);
+    stream.setNoDelay().setKeepAlive(true, 5000);
+    const data = pattern(1_000_000);
+    stream.cork();
+    for (let at = 0; at < data.length; at += 50_000) stream.write(data.subarray(at, at + 50_000));
+    stream.uncork();
+    stream.end();
+    assertEquals(await server.readAll(), data);
+    await server.writeAll(data);
+    await server.close();
+    assertEquals(await collect(stream), data);
+    await gone(stream);
+    await assertRejects(() => client.read(new Uint8Array(1)), Deno.errors.BadResource);
+    await assertDescriptors(before, sockets);
+  },
+);
 
-Deno.test("destroying a Duplex ends the read and the write in flight, in the kernel", async () => {
+Deno.test("destroying a Duplex ends the read and the write in flight, in the kernel", needsDuplex, async () => {
   const [client, server] = await connected();
   const stream = toDuplex(client);
   stream.on("data", () => {});
@@ -62,7 +66,7 @@ Deno.test("destroying a Duplex ends the read and the write in flight, in the ker
   await server.close();
 });
 
-Deno.test("a Duplex whose scope is cancelled is destroyed with the reason", async () => {
+Deno.test("a Duplex whose scope is cancelled is destroyed with the reason", needsDuplex, async () => {
   const [left, right] = socketpair();
   const enough = new Error("enough");
   const errors: unknown[] = [];
@@ -81,7 +85,7 @@ Deno.test("a Duplex whose scope is cancelled is destroyed with the reason", asyn
   await right.close();
 });
 
-Deno.test("closing the connection of a Duplex destroys it, without an error", async () => {
+Deno.test("closing the connection of a Duplex destroys it, without an error", needsDuplex, async () => {
   const [left, right] = socketpair();
   const stream = toDuplex(left);
   const errors: unknown[] = [];
@@ -95,7 +99,7 @@ Deno.test("closing the connection of a Duplex destroys it, without an error", as
   await right.close();
 });
 
-Deno.test("a Duplex says so when nothing has come or gone for a while", async () => {
+Deno.test("a Duplex says so when nothing has come or gone for a while", needsDuplex, async () => {
   const [left, right] = socketpair();
   const stream = toDuplex(left);
   await new Promise<void>((resolve) => stream.setTimeout(5, resolve));
