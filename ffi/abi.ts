@@ -30,6 +30,8 @@ export const symbols = {
   rs_kick: { parameters: ["i32"], result: "i32" },
   /** `i32 rs_pipe(i32 *fds, i32 flags)` */
   rs_pipe: { parameters: ["buffer", "i32"], result: "i32" },
+  /** `i32 rs_grow_pipe(i32 fd, u32 bytes)` */
+  rs_grow_pipe: { parameters: ["i32", "u32"], result: "i32" },
   /** `i32 rs_close(i32 fd)` */
   rs_close: { parameters: ["i32"], result: "i32" },
   /** `i32 rs_fstat(i32 fd, u64 *mode_size_device_inode)` */

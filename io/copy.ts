@@ -33,6 +33,8 @@ const SPLICE_F_NONBLOCK = 2;
 const MSG_NOSIGNAL = 0x4000;
 /** What a pipe holds, as the kernel makes them; a full one is what one step moves. */
 const STEP_BYTES = 64 << 10;
+/** What it is to hold once it has been full: for long copies, each step has its price. */
+const LONG_STEP_BYTES = 1 << 20;
 /** 64 bits that say: not at a position, but where the descriptor stands. */
 const NO_OFFSET = 0xffff_ffff;
 
@@ -121,6 +123,7 @@ class Copy {
   #reader = -1;
   #writer = -1;
   #piped = 0;
+  #stepBytes = STEP_BYTES;
   /** Bytes that go through this program: behind them are those in the pipe. */
   #held: Uint8Array<ArrayBuffer>[] = [];
   /** Whether the kernel refuses to splice from the one, or to the other. */
@@ -229,9 +232,15 @@ class Copy {
     [this.#reader, this.#writer] = fds;
   }
 
+  #growPipe(): void {
+    if (this.#stepBytes > STEP_BYTES) return;
+    const bytes = this.#driver.native.rs_grow_pipe(this.#writer, LONG_STEP_BYTES);
+    if (bytes > 0) this.#stepBytes = bytes;
+  }
+
   /** Takes a pipeful from the one; `false` at its end. */
   async #fill(): Promise<boolean> {
-    const wanted = Math.min(STEP_BYTES, this.#length - this.#taken);
+    const wanted = Math.min(this.#stepBytes, this.#length - this.#taken);
     // A splice that had to wait would block one of the kernel's workers.
     if (this.#from.traits.pollable) await this.#poll(this.#from, POLLIN);
     if (!this.#reads) {
@@ -240,6 +249,7 @@ class Copy {
       if (n !== -Errno.EINVAL) {
         this.#piped += n;
         this.#taken += n;
+        if (n === STEP_BYTES) this.#growPipe();
         return n > 0;
       }
       this.#reads = true;

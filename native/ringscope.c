@@ -211,6 +211,13 @@ EXPORT i32 rs_fstat(i32 fd, u64 *facts)
 	return (i32)result;
 }
 
+/* Has a pipe hold more; how many bytes it then holds. The kernel refuses where a user's pipes hold much already. */
+EXPORT i32 rs_grow_pipe(i32 fd, u32 bytes)
+{
+	enum { F_SETPIPE_SZ = 1031 };
+	return (i32)syscall3(SYS_fcntl, fd, F_SETPIPE_SZ, bytes);
+}
+
 /* Moves an open file's position; there is no request for it, and it never waits. */
 EXPORT i32 rs_seek(i32 fd, i64 *offset, i32 whence)
 {

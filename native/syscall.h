@@ -9,7 +9,7 @@
 
 enum {
 	SYS_write = 1, SYS_close = 3, SYS_ppoll = 271, SYS_mmap = 9, SYS_munmap = 11,
-	SYS_madvise = 28, SYS_read = 0, SYS_lseek = 8, SYS_ioctl = 16, SYS_ftruncate = 77, SYS_fchmod = 91, SYS_listxattr = 194, SYS_getdents64 = 217, SYS_socket = 41, SYS_bind = 49, SYS_listen = 50, SYS_getsockname = 51,
+	SYS_madvise = 28, SYS_read = 0, SYS_lseek = 8, SYS_ioctl = 16, SYS_ftruncate = 77, SYS_fchmod = 91, SYS_fcntl = 72, SYS_listxattr = 194, SYS_getdents64 = 217, SYS_socket = 41, SYS_bind = 49, SYS_listen = 50, SYS_getsockname = 51,
 	SYS_getpeername = 52, SYS_socketpair = 53, SYS_setsockopt = 54, SYS_getsockopt = 55, SYS_pipe2 = 293,
 	SYS_statx = 332, SYS_io_uring_setup = 425, SYS_io_uring_enter = 426, SYS_io_uring_register = 427,
 };
@@ -30,7 +30,7 @@ static inline long syscall6(long number, long a, long b, long c, long d, long e,
 #elif defined(__aarch64__)
 
 enum {
-	SYS_listxattr = 11, SYS_close = 57, SYS_ioctl = 29, SYS_ftruncate = 46, SYS_fchmod = 52, SYS_pipe2 = 59, SYS_getdents64 = 61, SYS_lseek = 62, SYS_read = 63, SYS_write = 64, SYS_ppoll = 73,
+	SYS_listxattr = 11, SYS_fcntl = 25, SYS_close = 57, SYS_ioctl = 29, SYS_ftruncate = 46, SYS_fchmod = 52, SYS_pipe2 = 59, SYS_getdents64 = 61, SYS_lseek = 62, SYS_read = 63, SYS_write = 64, SYS_ppoll = 73,
 	SYS_socket = 198, SYS_socketpair = 199, SYS_bind = 200, SYS_listen = 201, SYS_getsockname = 204,
 	SYS_getpeername = 205, SYS_setsockopt = 208, SYS_getsockopt = 209, SYS_munmap = 215, SYS_mmap = 222,
 	SYS_madvise = 233, SYS_statx = 291, SYS_io_uring_setup = 425, SYS_io_uring_enter = 426,

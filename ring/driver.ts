@@ -66,6 +66,13 @@ const CANCEL_RETRY_MS = 1;
 /** Opcodes up to this one are in every kernel that we run on. */
 const NEWEST_FLOOR_OPCODE = Op.URING_CMD;
 
+/**
+ * Threads of the kernel that can wait at once for what only a thread can wait for: the other end of a FIFO that is being
+ * opened, a server of files that does not answer. With all of them waiting nothing else gets to a file. The kernel's own
+ * limit is four for each CPU; it starts another one only when those there are wait.
+ */
+const MAX_WORKERS = 256;
+
 /** Mappings of the arena that can be registered: 1 GiB of them. */
 const REGISTERED_BUFFERS = 256;
 const IORING_RSRC_REGISTER_SPARSE = 1;
@@ -136,6 +143,8 @@ export class Driver implements RequestHost {
   constructor(options: DriverOptions, doorbellKind: DoorbellKind | undefined) {
     this.#native = native();
     this.#uring = new Uring(this.#native, options);
+    const workers = Uint32Array.of(MAX_WORKERS, 0); // 0 is: as it was
+    this.#native.rs_register(this.#uring.fd, Register.IOWQ_MAX_WORKERS, new Uint8Array(workers.buffer), 2);
     this.#arena = new Arena(
       this.#native,
       options.registeredBuffers ? (...call) => this.#registerBuffer(...call) : null,

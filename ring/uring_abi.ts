@@ -135,6 +135,7 @@ export const Register = {
   FILES2: 13,
   BUFFERS2: 15,
   BUFFERS_UPDATE: 16,
+  IOWQ_MAX_WORKERS: 19,
   PBUF_RING: 22,
 } as const;
 

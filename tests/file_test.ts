@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
-import { defaultRing, type File, open, pipe, Ring, type SystemErrorFields } from "../mod.ts";
+import { defaultRing, type File, open, pipe, Ring, stat, type SystemErrorFields } from "../mod.ts";
 
 /** A directory that is gone again when the test is. */
 function scratch(): { path(name: string): string; [Symbol.dispose](): void } {
@@ -202,6 +202,20 @@ Deno.test("closing leaves no descriptor behind, also on a ring that is closed", 
   await ring.close();
   await file.close();
   assertEquals(count(), before);
+});
+
+Deno.test("opens that wait for a long time do not keep others from their files, however many CPUs there are", async () => {
+  using dir = scratch();
+  const waiting = 4 * navigator.hardwareConcurrency + 8; // more than the kernel would let wait by itself
+  const fifos = Array.from({ length: waiting }, (_, i) => dir.path(`${i}`));
+  new Deno.Command("mkfifo", { args: fifos }).outputSync();
+  const controller = new AbortController();
+  const opens = fifos.map((path) => open(path, { signal: controller.signal }));
+  const settled = Promise.allSettled(opens);
+  await stat("/", { timeout: 5000 });
+  assertEquals(defaultRing().inFlight, waiting);
+  controller.abort();
+  assertEquals((await settled).filter(({ status }) => status === "rejected").length, waiting);
 });
 
 Deno.test("a FIFO waits for its other end, as open(2) does", async () => {
