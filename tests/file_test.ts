@@ -212,6 +212,7 @@ Deno.test("opens that wait for a long time do not keep others from their files, 
   const controller = new AbortController();
   const opens = fifos.map((path) => open(path, { signal: controller.signal }));
   const settled = Promise.allSettled(opens);
+  await new Promise((resolve) => setTimeout(resolve, 0)); // they have been submitted
   await stat("/", { timeout: 5000 });
   assertEquals(defaultRing().inFlight, waiting);
   controller.abort();
