@@ -304,7 +304,7 @@ Deno.test("proxy passes bytes both ways exactly, and the end of each way", async
 Deno.test("fetch works through proxy", async () => {
   await using web = Deno.serve(
     { hostname: "127.0.0.1", port: 0, onListen() {} },
-    (request) => new Response(request.body),
+    async (request) => new Response(await request.arrayBuffer()), // 2.8.0 cuts off a body that is echoed as a stream
   );
   await using proxy = await Proxy.start(`127.0.0.1:${(web.addr as Deno.NetAddr).port}`);
   const body = noise(300_000);
