@@ -330,6 +330,19 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
     return this.#descriptor.close();
   }
 
+  /** Has operations in flight keep the process alive, as they do unless {@linkcode DatagramConn.unref} was called. */
+  ref(): void {
+    this.#descriptor.driver.reference(this.#descriptor, true);
+  }
+
+  /**
+   * Has operations in flight not keep the process alive. (With the `"thread"` doorbell, which is the only one before
+   * Deno 2.8, they do all the same.)
+   */
+  unref(): void {
+    this.#descriptor.driver.reference(this.#descriptor, false);
+  }
+
   /** The same as {@linkcode DatagramConn.close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();

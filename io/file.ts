@@ -192,7 +192,7 @@ export let descriptorOfFile: (file: File) => Descriptor;
  *
  * Reads and writes without a position move the file's own and take turns with each other, in the order of the calls.
  */
-export class File implements AsyncDisposable {
+export class File implements AsyncDisposable, Disposable {
   readonly #descriptor: Descriptor;
   #readable: ReadableStream<Uint8Array<ArrayBuffer>> | null = null;
   #writable: WritableStream<Uint8Array> | null = null;
@@ -484,6 +484,11 @@ export class File implements AsyncDisposable {
   /** The same as {@linkcode File.close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Begins to close the file, and does not wait for it: `await using` does. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

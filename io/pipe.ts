@@ -19,7 +19,7 @@ export function descriptorOfPipeEnd(end: PipeReader | PipeWriter): Descriptor {
 }
 
 /** The end of a pipe that bytes come out of. */
-export class PipeReader implements AsyncDisposable {
+export class PipeReader implements AsyncDisposable, Disposable {
   readonly #descriptor: Descriptor;
 
   static {
@@ -59,10 +59,15 @@ export class PipeReader implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+
+  /** Begins to close this end, and does not wait for it: `await using` does. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
 }
 
 /** The end of a pipe that bytes go into. */
-export class PipeWriter implements AsyncDisposable {
+export class PipeWriter implements AsyncDisposable, Disposable {
   readonly #descriptor: Descriptor;
 
   static {
@@ -106,6 +111,11 @@ export class PipeWriter implements AsyncDisposable {
   /** The same as `close`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Begins to close this end, and does not wait for it: `await using` does. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 }
 

@@ -265,5 +265,13 @@ Deno.test(
     console.log((await accepted).remoteAddr.port === client.localAddr.port);
     await client.close();`);
     assertEquals([alive.code, alive.out], [0, "true\n"], alive.err);
+    const silent = await program(`
+    import { listenDatagram, sleep } from LIBRARY;
+    const socket = await listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+    socket.receive();
+    await sleep(20);
+    socket.unref();
+    globalThis.addEventListener("unload", () => console.log("unload"));`);
+    assertEquals([silent.code, silent.out], [0, "unload\n"], silent.err);
   },
 );

@@ -204,6 +204,23 @@ Deno.test("closing leaves no descriptor behind, also on a ring that is closed", 
   assertEquals(count(), before);
 });
 
+Deno.test("using begins the close of files and pipes; await using has it done", async () => {
+  using dir = scratch();
+  const { reader, writer } = pipe();
+  {
+    using _writer = writer;
+    using file = await open(dir.path("f"), { write: true, create: true });
+    await file.writeAll(pattern(10));
+  }
+  assertEquals(await reader.read(new Uint8Array(1)), null);
+  await assertRejects(() => writer.write(new Uint8Array(1)), Deno.errors.BadResource);
+  {
+    await using _reader = reader;
+  }
+  await assertRejects(() => reader.read(new Uint8Array(1)), Deno.errors.BadResource);
+  assertEquals(Deno.readFileSync(dir.path("f")), pattern(10));
+});
+
 Deno.test("opens that wait for a long time do not keep others from their files, however many CPUs there are", async () => {
   using dir = scratch();
   const waiting = 4 * navigator.hardwareConcurrency + 8; // more than the kernel would let wait by itself
