@@ -44,6 +44,8 @@ export class CancelToken extends Cancellable {
   stopping: { readonly reason: unknown } | null = null;
   /** Called when this, or a token around it that reaches in here, is asked to come to an end. */
   onStop: ((reason: unknown) => void) | null = null;
+  /** Called when the scope around this is left, and only this is in its way. */
+  onAbandon: (() => void) | null = null;
   /** Whether its owner has settled. */
   #released = false;
   /** Those who have joined and have not been told of a cancel, from the newest to the oldest. */
@@ -158,6 +160,9 @@ export class CancelToken extends Cancellable {
       const tokens: CancelToken[] = [];
       this.#tell(reason, tokens);
       for (const token of tokens) token.cancel(reason);
+      for (let member = this.#firstTold; member !== null; member = member.next) {
+        if (member instanceof CancelToken) member.onAbandon?.();
+      }
       if (!this.idle) await new Promise<void>((resolve) => this.#onIdle = resolve);
       this.#onIdle = null;
     }

@@ -88,10 +88,13 @@ export function scope<T>(
 ): Promise<T> | Scope {
   const [first, second] = call;
   if (typeof first === "function") return runScope(first, second);
+  if (second !== undefined) throw new TypeError("scope takes the function first, then the options");
   if (first !== undefined && (typeof first !== "object" || first === null || "then" in first)) {
     throw new TypeError("scope takes a function: what already runs can't be put in a scope");
   }
-  return openScope(first);
+  const opened = openScope(first);
+  settleIfForgotten(opened);
+  return opened;
 }
 
 async function runScope<T>(fn: (scope: Scope) => T | PromiseLike<T>, options?: CancelOptions): Promise<T> {
@@ -110,6 +113,7 @@ async function runScope<T>(fn: (scope: Scope) => T | PromiseLike<T>, options?: C
 // What runScope needs of a scope and programs do not.
 let openScope: (options?: CancelOptions) => Scope;
 let enterScope: <T>(scope: Scope, fn: (scope: Scope) => T | PromiseLike<T>) => Promise<T>;
+let settleIfForgotten: (scope: Scope) => void;
 let failScope: (scope: Scope, error: unknown) => void;
 let settleScope: (scope: Scope, fulfilled: boolean, value?: unknown) => Promise<unknown>;
 
@@ -144,6 +148,14 @@ export class Scope implements AsyncDisposable {
 
   static {
     openScope = (options) => new Scope(options);
+    // One that nobody disposes of would keep the scope around it from ever being left.
+    settleIfForgotten = (scope) => {
+      scope.#token.onAbandon = () => {
+        scope[Symbol.asyncDispose]().catch((error) => {
+          if (!isCancellation(error, scope.#token)) throw error;
+        });
+      };
+    };
     // Asynchronous, so that what it throws at once comes after what the children have thrown before.
     enterScope = async (scope, fn) => await scope.#token.run(() => fn(scope));
     failScope = (scope, error) => scope.#fail(error, scope.#token);

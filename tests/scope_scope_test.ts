@@ -954,3 +954,42 @@ Deno.test("nothing that an abort listener starts slips into a scope that is bein
   }).catch(() => {});
   assertEquals([operation!.started, child!.started], [false, false]);
 });
+
+Deno.test("an opened scope that nobody disposes of does not keep the one around it, cancelled or not", async () => {
+  const reason = new Error("stop");
+  for (const cancelled of [false, true]) {
+    let operation: Operation | undefined;
+    const left = watch(scope((s) => {
+      const forgotten = scope();
+      forgotten.defer(() => scope()); // and one more
+      forgotten.spawn(() => (operation = new Operation({ lingers: true })).promise);
+      if (cancelled) s.cancel(reason);
+    }));
+    await turn();
+    assertEquals([operation!.cancels, left.state], [1, "pending"]);
+    operation!.end();
+    await turn();
+    assertEquals([left.state, left.value], ["fulfilled", undefined]);
+  }
+});
+
+Deno.test("what went wrong in an opened scope that nobody disposes of is not lost", async () => {
+  const error = new Error("real");
+  const unhandled = new Promise<PromiseRejectionEvent>((resolve) => {
+    globalThis.addEventListener("unhandledrejection", (event) => (event.preventDefault(), resolve(event)), {
+      once: true,
+    });
+  });
+  await scope(() => {
+    const forgotten = scope();
+    forgotten.spawn(() => {
+      throw error;
+    });
+  });
+  assertStrictEquals((await unhandled).reason, error);
+});
+
+Deno.test("scope with the options first is refused: it would open a scope, and not run the function", () => {
+  const misused = scope as unknown as (options: object, fn: () => void) => void;
+  assertThrows(() => misused({}, () => {}), TypeError, "the function first");
+});
