@@ -820,12 +820,16 @@ Deno.test("s.run(fn): its value and its error are the caller's, and the scope wa
   assertEquals(left.state, "fulfilled");
 });
 
-Deno.test("await using: the scope around waits for one that was opened in it", async () => {
-  let opened: Scope | undefined;
-  const left = watch(scope(() => void (opened = scope())));
+Deno.test("await using: the scope around waits for one that is being left in it", async () => {
+  let operation: Operation | undefined;
+  const left = watch(scope(() => {
+    const opened = scope();
+    opened.spawn(() => (operation = new Operation({ lingers: true })).promise).catch(() => {});
+    opened[Symbol.asyncDispose]().catch(() => {});
+  }));
   await turn();
   assertEquals(left.state, "pending");
-  await opened![Symbol.asyncDispose]();
+  operation!.end();
   await turn();
   assertEquals(left.state, "fulfilled");
 });

@@ -10,7 +10,12 @@ const IO_URING_ENTER = 426;
 /** The kernel's thread for a ring, as long as it runs on a processor or waits for one, and does not sleep. */
 function polling(): boolean {
   for (const { name } of Deno.readDirSync("/proc/self/task")) {
-    const stat = Deno.readTextFileSync(`/proc/self/task/${name}/stat`);
+    let stat: string;
+    try {
+      stat = Deno.readTextFileSync(`/proc/self/task/${name}/stat`);
+    } catch {
+      continue; // a thread that has ended meanwhile
+    }
     if (stat.includes("(iou-sqp-") && / R /.test(stat)) return true;
   }
   return false;
