@@ -36,11 +36,11 @@ export interface SleepOptions extends OperationOptions {
 export async function sleep(ms: number, options?: SleepOptions): Promise<void> {
   if (milliseconds("ms", ms) < 0) throw new RangeError("ms must be finite: Infinity");
   const driver = driverOf(options?.ring);
-  await driver.start(timer(driver, ms), options);
+  await driver.start(timer(driver, ms, "sleep"), options);
 }
 
-function timer(driver: Driver, ms: number): Request {
-  const request = driver.request(Op.TIMEOUT, "sleep");
+function timer(driver: Driver, ms: number, operation: string): Request {
+  const request = driver.request(Op.TIMEOUT, operation);
   request.durationMs = ms;
   request.pollable = true;
   return request;
@@ -51,7 +51,7 @@ const clock: Clock = {
   now: () => performance.now(),
   set(ms, fire) {
     const driver = driverOf();
-    const request = timer(driver, ms);
+    const request = timer(driver, ms, "timeout");
     const token = new CancelToken();
     const stopped = token.run(() => driver.start<number>(request)).then(fire, () => {});
     return {
