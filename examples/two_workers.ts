@@ -32,8 +32,9 @@ async function work(): Promise<void> {
   const { name, port } = await told;
   const listener = await listen({ hostname, port, reusePort: true });
   self.postMessage("ready");
-  stopped.then(() => listener.close()); // which ends the iteration over it
+  const closed = stopped.then(() => listener.close()); // which ends the iteration over it
   await serve(name, listener);
+  await closed;
   self.postMessage(defaultRing().inFlight);
   self.close();
 }
