@@ -74,12 +74,12 @@ async function serve(conn: Conn): Promise<void> {
   try {
     while (await requests.more()) {
       for (let step = parser.step(); step !== Step.More; step = parser.step()) {
-        if (step === Step.Head && parser.expectsContinue) answers.add(goOn);
-        if (step !== Step.End) continue; // nobody wants the body
-        const bytes = answer(parser);
+        const asks = step === Step.Head && parser.expectsContinue;
+        if (!asks && step !== Step.End) continue; // nobody wants the body
+        const bytes = asks ? goOn : answer(parser);
         if (answers.full(bytes)) await answers.send();
         answers.add(bytes);
-        if (parser.keepAlive) continue;
+        if (asks || parser.keepAlive) continue;
         await answers.send();
         return await leave(conn);
       }

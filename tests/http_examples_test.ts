@@ -284,6 +284,18 @@ Deno.test("http_server tells a client that asks first to go on", async () => {
   assertEquals((await new Answers(conn).next())?.status, 405);
 });
 
+Deno.test("http_server has room for any number of answers, whether or not clients ask to go on", async () => {
+  await using server = await Server.start("http_server.ts");
+  using conn = await server.connect();
+  const asks = "GET / HTTP/1.1\r\nHost:\r\nExpect:100-continue\r\n\r\n".repeat(2000);
+  const [statuses] = await Promise.all([
+    new Answers(conn).statuses(),
+    writeAll(conn, asks).then(() => conn.closeWrite()),
+  ]);
+  assertEquals(statuses, new Array(2000).fill(200));
+  await endsCleanly(server);
+});
+
 Deno.test("http_server refuses what could be smuggled, answers nothing behind it, and closes without a reset", async () => {
   await using server = await Server.start("http_server.ts");
   const hidden = "GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n";
