@@ -16,14 +16,20 @@ const upstream = {
   port: Number(target.slice(colon + 1)),
 };
 const idleMs = Number(idle);
-if (colon < 0 || !(idleMs > 0)) {
-  console.error("proxy.ts PORT HOST:PORT [IDLE_MS]");
+const isPort = (port: number) => Number.isInteger(port) && port >= 0 && port <= 65535;
+if (!isPort(Number(port)) || colon < 0 || upstream.hostname === "" || !isPort(upstream.port) || !(idleMs > 0)) {
+  console.error("usage: proxy.ts PORT HOST:PORT [IDLE_MS]");
   Deno.exit(2);
 }
 
 let open = 0;
 let served = 0;
 let bytes = 0;
+
+/** Tells an end that no more comes; `false` if it is gone. */
+async function passEnd(to: Conn): Promise<boolean> {
+  return await to.closeWrite().then(() => true, () => false);
+}
 
 /** When bytes last moved over a connection, in either direction. */
 class Activity {
@@ -42,11 +48,15 @@ class Activity {
         if (bytesCopied > 0) this.last = performance.now();
         const silent = performance.now() - this.last >= idleMs;
         if (error instanceof DOMException && error.name === "TimeoutError" && !silent) continue;
-        throw error;
+        if (!(error instanceof Error && "errno" in error)) throw error;
+        if (await passEnd(to)) throw error;
+        // `to` takes no more. What it had sent before, such as an answer to what it did not read on, is still delivered.
+        console.error(`proxy: ${error.message}`);
+        return;
       }
       bytes += n;
       this.last = performance.now();
-      if (n < STEP_BYTES) return await to.closeWrite(); // the end is passed on; the other direction goes on
+      if (n < STEP_BYTES) return void await passEnd(to); // the other direction goes on
     }
   }
 }

@@ -338,6 +338,45 @@ Deno.test("proxy closes a connection that is silent, and not one that is not", a
   assertMatch(err, /^proxy: .*timed out/m);
 });
 
+Deno.test("proxy passes on the answer of an upstream that has not read all that it is sent", async () => {
+  const answer = noise(100_000);
+  using upstream = server(async (conn) => {
+    await conn.read(new Uint8Array(1000));
+    for (let sent = 0; sent < answer.length;) sent += await conn.write(answer.subarray(sent));
+    conn.close(); // which resets it
+  });
+  await using proxy = await Proxy.start(upstream.target);
+  let whole = 0;
+  for (let i = 0; i < 40; i++) {
+    using conn = await proxy.connect();
+    const sending = sendAll(conn, noise(5_000_000)).catch(() => {}); // it is told that nobody reads
+    let bytes = 0;
+    try {
+      for (const p = new Uint8Array(65_536); bytes < answer.length;) {
+        const n = await conn.read(p);
+        if (n === null) break;
+        assertSameBytes(p.subarray(0, n), answer.subarray(bytes, bytes + n));
+        bytes += n;
+      }
+    } catch (error) {
+      assert(error instanceof Deno.errors.ConnectionReset, `${error}`);
+    }
+    if (bytes === answer.length) whole++;
+    await sending;
+  }
+  // The kernel drops some of what the client has not been sent yet, as it does without a proxy.
+  assert(whole > 30, `${whole} of 40 answers`);
+  assertEquals((await proxy.interrupt()).code, 0);
+});
+
+Deno.test("proxy says how it is used", async () => {
+  const wrong = [[], ["0"], ["x", "h:1"], ["65536", "h:1"], ["0", "55"], ["0", ":1"], ["0", "h:x"], ["0", "h:65536"]];
+  for (const args of [...wrong, ["0", "h:1", "0"]]) {
+    const { code, out, err } = await run("proxy.ts", { args });
+    assertEquals([code, out, err], [2, "", "usage: proxy.ts PORT HOST:PORT [IDLE_MS]\n"], args.join(" "));
+  }
+});
+
 Deno.test("proxy outlives a refused upstream, and a client that is reset", async () => {
   using upstream = server(echo);
   const gone = Deno.listen({ hostname: "127.0.0.1", port: 0 });
