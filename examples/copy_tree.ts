@@ -23,10 +23,13 @@ async function* walk(from: string, to: string): AsyncGenerator<Entry> {
   for await (const { name } of readDir(from)) yield* walk(`${from}/${name}`, `${to}/${name}`);
 }
 
+let parts = 0;
+
 /** Copies what is no directory; `false` if it can't be copied. */
 async function copyEntry({ from, to, info }: Entry): Promise<boolean> {
   if (!info.isFile && !info.isSymlink) return false;
-  const part = `${to}.part${Deno.pid}`;
+  // Not the name and more: that may be as long as names can be.
+  const part = `${to.slice(0, to.lastIndexOf("/"))}/.part${Deno.pid}-${parts++}`;
   try {
     if (info.isFile) await copyFile(from, part);
     else await symlink(Deno.readLinkSync(from), part);
@@ -57,42 +60,38 @@ class Progress {
   }
 }
 
-const [from, to] = Deno.args.map((path) => path.replace(/(?<=.)\/+$/, ""));
-if (to === undefined) {
-  console.error("copy_tree.ts FROM TO");
+const [from, to, ...more] = Deno.args.map((path) => path.replace(/(?<=.)\/+$/, ""));
+if (to === undefined || more.length > 0) {
+  console.error("usage: copy_tree.ts FROM TO");
   Deno.exit(2);
-}
-// A tree in itself would never end.
-const home = Deno.realPathSync(from);
-await mkdir(to, { recursive: true });
-if (`${Deno.realPathSync(to)}/`.startsWith(`${home}/`)) {
-  console.error(`copy_tree: ${to} is in ${from}`);
-  Deno.exit(1);
 }
 
 const interrupted = new Error("Interrupted");
 let progress = new Progress(0, 0);
 try {
+  const home = Deno.realPathSync(from);
+  if (!(await lstat(home)).isDirectory) throw new Error(`${from} is no directory`);
+  await mkdir(to, { recursive: true });
+  // A tree in itself would never end.
+  if (`${Deno.realPathSync(to)}/`.startsWith(`${home}/`)) throw new Error(`${to} is in ${from}`);
+
   await scope(async (s) => {
     const interrupt = () => s.cancel(interrupted);
     Deno.addSignalListener("SIGINT", interrupt);
     s.defer(() => Deno.removeSignalListener("SIGINT", interrupt));
 
-    const entries = await Array.fromAsync(walk(from, to));
+    const entries = await Array.fromAsync(walk(home, to));
     const others = entries.filter(({ info }) => !info.isDirectory);
     progress = new Progress(others.length, others.reduce((sum, { info }) => sum + info.size, 0));
     for (const { to, info } of entries) {
       if (info.isDirectory) await mkdir(to, { recursive: true, mode: info.mode! & 0o7777 | 0o700 });
     }
-    const copies = map(others, async (entry) => ({ entry, copied: await copyEntry(entry) }), {
-      concurrency: FILES_AT_ONCE,
-    });
-    for await (const { entry, copied } of copies) {
-      if (!copied) console.error(`copy_tree: ${entry.from} is left out: it is no file, directory or link`);
-      progress.files += copied ? 1 : 0;
+    const copy = async (entry: Entry) => {
+      if (await copyEntry(entry)) progress.files++; // at once: Ctrl-C may come before `map` gives it out
+      else console.error(`copy_tree: ${entry.from} is left out: it is no file, directory or link`);
       progress.bytes += entry.info.size;
-      await progress.show();
-    }
+    };
+    for await (const _ of map(others, copy, { concurrency: FILES_AT_ONCE })) await progress.show();
   });
   if (stdout.isTerminal()) console.log();
   console.log(`Copied ${progress.files} files, ${progress.bytes} bytes`);

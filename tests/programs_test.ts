@@ -174,11 +174,12 @@ Deno.test("copy_tree copies files, directories and links as they are", async () 
   for (const [i, bytes] of [0, 1, 4095, 4096, 4097, 10_000, 3_000_000].entries()) {
     Deno.writeFileSync(`${from}/a/file ${i}\n%`, noise(bytes), { mode: 0o600 + i });
   }
+  Deno.writeTextFileSync(`${from}/a/${"n".repeat(255)}`, "as long as a name can be");
   Deno.symlinkSync("a", `${from}/link`);
   Deno.symlinkSync("/nonexistent", `${from}/a/dangling`);
   const { code, out, err } = await run("copy_tree.ts", { args: [`${from}/`, dir.path("to/deep")] });
   assertEquals([code, err], [0, ""]);
-  assertMatch(out, /^Copied 9 files, \d+ bytes\n$/);
+  assertMatch(out, /^Copied 10 files, \d+ bytes\n$/);
   const [copied, original] = [tree(dir.path("to/deep")), tree(from)];
   assertEquals([...copied.keys()].sort(), [...original.keys()].sort());
   for (const [path, what] of original) assert(copied.get(path) === what, path);
@@ -196,7 +197,17 @@ Deno.test("copy_tree leaves out what is no file, and says so; and refuses to cop
   assertMatch(inside.err, /from\/to is in .*from\n$/);
   const none = await run("copy_tree.ts", { args: [dir.path("none"), dir.path("to2")] });
   assertEquals(none.code, 1);
-  assertStringIncludes(none.err, "No such file");
+  assertMatch(none.err, /^copy_tree: No such file.*\n$/);
+  Deno.writeTextFileSync(dir.path("file"), "");
+  for (const args of [[dir.path("file"), dir.path("to3")], [dir.path("from"), dir.path("file")]]) {
+    const { code, err } = await run("copy_tree.ts", { args });
+    assertEquals(code, 1);
+    assertMatch(err, /^copy_tree: .*file.*\n$/);
+  }
+  for (const args of [[], ["a"], ["a", "b", "c"]]) {
+    const { code, err } = await run("copy_tree.ts", { args });
+    assertEquals([code, err], [2, "usage: copy_tree.ts FROM TO\n"]);
+  }
 });
 
 Deno.test("copy_tree ended by Ctrl-C leaves whole files only", async () => {
@@ -217,8 +228,8 @@ Deno.test("copy_tree ended by Ctrl-C leaves whole files only", async () => {
   child.kill("SIGINT");
   const { code, stdout, stderr } = await within("the end", output);
   assertEquals([code, text(stderr)], [130, ""]);
-  assertMatch(text(stdout), /^Ctrl-C: \d+ of 300 files were copied, none of them by half\n$/);
   const names = copied();
+  assertEquals(text(stdout), `Ctrl-C: ${names.length} of 300 files were copied, none of them by half\n`);
   assert(names.length > 0 && names.length < 300, `${names.length} files`);
   for (const name of names) {
     assert(!name.includes(".part"), name);
