@@ -87,7 +87,8 @@ class Progress {
 
   #show(end: string): void {
     const line = `${this.#ended} of ${this.#count} ended, ${(this.#bytes / 1e6).toFixed(1)} MB`;
-    Deno.stdout.writeSync(new TextEncoder().encode(`${this.#terminal ? "\r\x1b[K" : ""}${line}${end}`));
+    if (this.#terminal) Deno.stdout.writeSync(new TextEncoder().encode(`\r\x1b[K${line}${end}`));
+    else console.log(line); // does not mind when nobody reads any more
   }
 }
 

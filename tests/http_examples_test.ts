@@ -994,6 +994,14 @@ Deno.test("concurrent_downloads removes its files at Ctrl-C too", async () => {
   assertEquals(leftovers(), before);
 });
 
+Deno.test("concurrent_downloads downloads all the same when whoever reads its output has seen enough", async () => {
+  const before = leftovers();
+  const command = commandOf("concurrent_downloads.ts").map((word) => `'${word}'`).join(" ");
+  const { out, err } = await execute("sh", "-c", `{ ${command}; echo "exit $?" >&2; } | head -n 1`);
+  assertMatch(out, /^Downloading 100 resources into .*\n$/);
+  assertEquals([err, leftovers()], ["exit 0\n", before]);
+});
+
 testWith("script", "bsdutils", "concurrent_downloads shows its progress in one line of a terminal", async () => {
   const command = commandOf("concurrent_downloads.ts").map((word) => `'${word}'`).join(" ");
   const { code, out } = await execute("script", "-qec", command, "/dev/null");
