@@ -121,10 +121,18 @@ async function answer(conn: Conn, request: RequestParser, root: string, buffer: 
   } else if (path.endsWith("/")) {
     throw new HttpError(404, "There is no such directory");
   }
-  const { info } = found;
+  let file: File;
+  try {
+    file = await open(found.path);
+  } catch (error) {
+    throw asHttpError(error);
+  }
+  await using opened = file;
+  const info = await opened.stat(); // of what is sent, whatever has that path by now
   const modified = Math.floor((info.mtime?.getTime() ?? 0) / 1000) * 1000;
   const tag = `"${info.size.toString(16)}-${(info.mtime?.getTime() ?? 0).toString(16)}"`;
   const validators = `ETag: ${tag}\r\nLast-Modified: ${new Date(modified).toUTCString()}\r\n`;
+  if (!isExpected(request, tag, modified)) throw new HttpError(412, "The file is another one by now");
   if (isUnmodified(request, tag, modified)) {
     await conn.writeAll(encoder.encode(head(304, validators, request)), patience);
     return true;
@@ -145,13 +153,6 @@ async function answer(conn: Conn, request: RequestParser, root: string, buffer: 
     await conn.writeAll(headBytes, patience);
     return true;
   }
-  let file: File;
-  try {
-    file = await open(found.path);
-  } catch (error) {
-    throw asHttpError(error);
-  }
-  await using opened = file;
   return await sendFile(conn, headBytes, opened, start, end, buffer);
 }
 
@@ -178,6 +179,14 @@ async function sendFile(
     filled = 0;
   }
   return true;
+}
+
+/** Whether the file is still the one that the client means: RFC 9110, 13.1.1 and 13.1.4. */
+function isExpected(request: RequestParser, tag: string, modified: number): boolean {
+  const tags = request.field("if-match");
+  if (tags !== null) return tags.split(",").some((candidate) => ["*", tag].includes(candidate.trim()));
+  const since = request.field("if-unmodified-since");
+  return since === null || !(modified > Date.parse(since)); // what is no date compares false
 }
 
 /** Whether the client has what it asks for: RFC 9110, 13.1.2 and 13.1.3. */

@@ -516,7 +516,7 @@ Deno.test("file_server sends single ranges, and says so where there are no such 
   await endsCleanly(server);
 });
 
-Deno.test("file_server sends nothing again that the client has", async () => {
+Deno.test("file_server sends nothing again that the client has, and nothing but what it means", async () => {
   using site = website();
   await using server = await Server.start("file_server.ts", site.root);
   const { fields } = await ask(server, "GET /hello.txt");
@@ -535,8 +535,38 @@ Deno.test("file_server sends nothing again that the client has", async () => {
   assertEquals(await status("Range: bytes=0-1", `If-Range: ${modified}`), 206);
   assertEquals(await status("Range: bytes=0-1", 'If-Range: "other"'), 200);
   assertEquals(await status("Range: bytes=0-1", `If-Range: ${earlier}`), 200);
+  assertEquals(await status("Range: bytes=0-1", `If-Match: "other", ${tag}`), 206);
+  assertEquals(await status("If-Match: *", `If-Unmodified-Since: ${earlier}`), 200); // the tag decides here too
+  assertEquals(await status(`If-Unmodified-Since: ${modified}`), 200);
+  assertEquals(await status(`If-Unmodified-Since: ${earlier}`), 412);
+  assertEquals(await status("If-Unmodified-Since: yesterday"), 200);
   Deno.writeTextFileSync(site.path("hello.txt"), "hello again, files\n");
   assertEquals(await status(`If-None-Match: ${tag}`), 200);
+  assertEquals(await status("Range: bytes=5-", `If-Match: ${tag}`), 412); // half of the one, half of the other
+  await endsCleanly(server);
+});
+
+Deno.test("file_server sends one file whole, whichever, when others take its place all the time", async () => {
+  using site = website();
+  const replace = (i: number) => {
+    Deno.writeTextFileSync(site.path("next"), String.fromCharCode(97 + i % 26).repeat(1000 + i % 26));
+    Deno.renameSync(site.path("next"), site.path("replaced"));
+  };
+  replace(0);
+  await using server = await Server.start("file_server.ts", site.root);
+  using conn = await server.connect();
+  const answers = new Answers(conn);
+  for (let request = 1; request <= 100; request++) {
+    await writeAll(conn, "GET /replaced HTTP/1.1\r\nHost: h\r\n\r\n");
+    let answered = false;
+    const answer = answers.next().finally(() => answered = true);
+    for (let i = request; !answered; i++) {
+      replace(i);
+      await loopTurn();
+    }
+    const body = (await answer)?.body ?? "";
+    assertEquals(body, body[0].repeat(1000 + body.charCodeAt(0) - 97));
+  }
   await endsCleanly(server);
 });
 
