@@ -297,8 +297,8 @@ if (directory === undefined) {
   console.error("usage: file_server.ts DIR [PORT]");
   Deno.exit(2);
 }
-const root = await Deno.realPath(directory);
-if (!(await stat(root)).isDirectory) {
+const root = await Deno.realPath(directory).catch(() => directory);
+if (!await stat(root).then((info) => info.isDirectory, () => false)) {
   console.error(`Not a directory: ${directory}`);
   Deno.exit(1);
 }

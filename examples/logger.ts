@@ -52,17 +52,18 @@ function behind(batch: readonly Uint8Array[], written: number): readonly Uint8Ar
   return i === batch.length ? [] : [batch[i].subarray(written), ...batch.slice(i + 1)];
 }
 
-const [path, tasks = "100", lines = "1000"] = Deno.args;
-if (path === undefined) {
-  console.error("logger.ts FILE [TASKS [LINES]]");
+const [path, ...counts] = Deno.args;
+const [tasks = 100, lines = 1000] = counts.map(Number);
+if (path === undefined || !(Number.isInteger(tasks) && Number.isInteger(lines) && tasks >= 0 && lines >= 0)) {
+  console.error("usage: logger.ts FILE [TASKS [LINES]]");
   Deno.exit(2);
 }
 await using file = await open(path, { append: true, create: true });
 const logger = new Logger(file);
 await scope((s) => {
-  for (let task = 0; task < Number(tasks); task++) {
+  for (let task = 0; task < tasks; task++) {
     s.spawn(async () => {
-      for (let line = 0; line < Number(lines); line++) {
+      for (let line = 0; line < lines; line++) {
         await logger.log(`task ${task}, line ${line}`);
         if (line % 100 === 99) await sleep(task % 3); // they do other things too
       }

@@ -9,6 +9,10 @@ const BLOCK_BYTES = 64 << 10;
 
 const append = Deno.args[0] === "-a";
 const names = Deno.args.slice(append ? 1 : 0);
+if (names.some((name) => name.startsWith("-"))) {
+  console.error("usage: tee.ts [-a] FILE...");
+  Deno.exit(2);
+}
 
 /** Where the bytes go; one that fails is dropped, and the others go on. */
 const outputs = new Map<File, string>([[stdout, "standard output"]]);

@@ -700,8 +700,10 @@ Deno.test("file_server says how it is used, and what is no directory", async () 
     2,
     "usage: file_server.ts DIR [PORT]\n",
   ]);
-  const { code, err } = await runExample("file_server.ts", `${examples}file_server.ts`);
-  assertEquals([code, err], [1, `Not a directory: ${examples}file_server.ts\n`]);
+  for (const path of [`${examples}file_server.ts`, `${examples}none`]) {
+    const { code, err } = await runExample("file_server.ts", path);
+    assertEquals([code, err], [1, `Not a directory: ${path}\n`]);
+  }
 });
 
 // --- http_client ---

@@ -149,6 +149,23 @@ Deno.test("logger says what is wrong with its file", async () => {
   assertStringIncludes(err, "No space left on device");
 });
 
+Deno.test("tee and logger say how they are used, and write nothing then", async () => {
+  using dir = scratch();
+  const wrong: [program: string, args: string[], usage: string][] = [
+    ["tee.ts", [dir.path("a"), "-a"], "tee.ts [-a] FILE..."],
+    ["tee.ts", ["--help"], "tee.ts [-a] FILE..."],
+    ["logger.ts", [], "logger.ts FILE [TASKS [LINES]]"],
+    ["logger.ts", [dir.path("a"), "x"], "logger.ts FILE [TASKS [LINES]]"],
+    ["logger.ts", [dir.path("a"), "1", "-1"], "logger.ts FILE [TASKS [LINES]]"],
+    ["logger.ts", [dir.path("a"), "1.5"], "logger.ts FILE [TASKS [LINES]]"],
+  ];
+  for (const [program, args, usage] of wrong) {
+    const { code, out, err } = await run(program, { args });
+    assertEquals([code, out, err], [2, "", `usage: ${usage}\n`]);
+  }
+  assertEquals([...Deno.readDirSync(dir.path(""))], []);
+});
+
 // --- copy_tree ---
 
 /** Everything in a tree: type, mode and contents by path. */
