@@ -101,7 +101,10 @@ try {
     console.log(`Ctrl-C: ${progress.files} of ${progress.allFiles} files were copied, none of them by half`);
     Deno.exitCode = 130;
   } else {
-    console.error(`copy_tree: ${error instanceof Error ? error.message : error}`);
+    // Several files at once may fail, as on a full disk.
+    for (const each of error instanceof AggregateError ? error.errors : [error]) {
+      console.error(`copy_tree: ${each instanceof Error ? each.message : each}`);
+    }
     Deno.exitCode = 1;
   }
 }

@@ -227,6 +227,17 @@ Deno.test("copy_tree leaves out what is no file, and says so; and refuses to cop
   }
 });
 
+Deno.test("copy_tree says of each file that has no room why, and leaves none of it", async () => {
+  using dir = scratch();
+  Deno.mkdirSync(dir.path("from"));
+  for (let i = 0; i < 10; i++) Deno.writeFileSync(dir.path(`from/${i}`), noise(1_000_000));
+  const shell = 'ulimit -f 100; trap "" XFSZ; exec "$@"';
+  const { code, out, err } = await run("copy_tree.ts", { args: [dir.path("from"), dir.path("to")], shell });
+  assertEquals([code, out], [1, ""]);
+  assertMatch(err, /^(copy_tree: File too large .*\n)+$/);
+  assertEquals([...Deno.readDirSync(dir.path("to"))], []);
+});
+
 Deno.test("copy_tree ended by Ctrl-C leaves whole files only", async () => {
   using dir = scratch();
   Deno.mkdirSync(dir.path("from"));
