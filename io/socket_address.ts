@@ -34,6 +34,7 @@ export function checkPort(port: number): number {
 export async function resolve(hostname: string, port: number): Promise<Uint8Array<ArrayBuffer>[]> {
   const numeric = encodeAddress(hostname, port);
   if (numeric !== null) return [numeric];
+  if (hostname === "") throw new TypeError("hostname is empty"); // of which the resolver knows no address, and no error
   const { lookup } = await import("node:dns/promises");
   const found = await lookup(hostname, { all: true });
   return found.map(({ address }) => encodeAddress(address, port)!);

@@ -242,6 +242,11 @@ Deno.test("an address that is not ours is AddrNotAvailable, and what can't be co
   await assertDescriptors(before, sockets);
 });
 
+Deno.test("a host without a name is refused with words", async () => {
+  await assertRejects(() => connect({ hostname: "", port: 1 }), TypeError, "hostname is empty");
+  await assertRejects(() => listen({ hostname: "", port: 0 }), TypeError, "hostname is empty");
+});
+
 Deno.test("an address in use is AddrInUse; reusePort shares it", async () => {
   await using first = await listen({ hostname: "127.0.0.1", port: 0, reusePort: true });
   const { port } = first.addr;
