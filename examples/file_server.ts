@@ -292,13 +292,22 @@ async function respond(conn: Conn, request: RequestParser, root: string, buffer:
   }
 }
 
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory;
+  } catch (error) {
+    if (error instanceof Error && "errno" in error) return false; // such as that there is nothing
+    throw error;
+  }
+}
+
 const [directory, port] = Deno.args;
 if (directory === undefined) {
   console.error("usage: file_server.ts DIR [PORT]");
   Deno.exit(2);
 }
 const root = await Deno.realPath(directory).catch(() => directory);
-if (!await stat(root).then((info) => info.isDirectory, () => false)) {
+if (!await isDirectory(root)) {
   console.error(`Not a directory: ${directory}`);
   Deno.exit(1);
 }
