@@ -5,7 +5,7 @@
  * 400 or more an error. Run it with `deno run --allow-ffi --allow-net examples/http_client.ts http://127.0.0.1:8080/`.
  */
 import { connect, stdout, timeout } from "../mod.ts";
-import { exchange, targetOf } from "./http/client.ts";
+import { exchange, type Target, targetOf } from "./http/client.ts";
 import { ResponseParser } from "./http/parser.ts";
 
 const BUFFER_BYTES = 256 << 10;
@@ -27,9 +27,17 @@ if (urls.length !== 1 || urls[0].startsWith("-") || !(timeoutMs >= 0)) {
   Deno.exit(2);
 }
 
+function targetOrUsage(url: string): Target {
+  try {
+    return targetOf(url);
+  } catch (error) {
+    console.error(`http_client: ${(error as Error).message}`);
+    Deno.exit(2);
+  }
+}
+
 /** Fetches, and returns the status. */
-async function fetchTo(url: string): Promise<number> {
-  const target = targetOf(url);
+async function fetchTo(target: Target): Promise<number> {
   await using conn = await connect(target);
   const response = new ResponseParser({ bufferBytes: BUFFER_BYTES });
   return await exchange(conn, response, target.get({ Connection: "close", "User-Agent": "ringscope" }), {
@@ -46,8 +54,9 @@ async function fetchTo(url: string): Promise<number> {
   });
 }
 
+const target = targetOrUsage(urls[0]);
 try {
-  await timeout(timeoutMs, () => fetchTo(urls[0]));
+  await timeout(timeoutMs, () => fetchTo(target));
 } catch (error) {
   if (!(error instanceof Deno.errors.BrokenPipe)) { // whoever reads has seen enough
     if (!(error instanceof Error)) throw error;

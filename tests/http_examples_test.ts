@@ -822,7 +822,7 @@ Deno.test("http_client gives up when its time is over, and where nobody listens"
     assertEquals([code, err], [2, "usage: http_client.ts [-v] [--fail] [--timeout MS] URL\n"]);
   }
   const { code, err } = await runExample("http_client.ts", "https://127.0.0.1/");
-  assertEquals([code, err], [1, "http_client: Only http: URLs can be fetched, not https:\n"]);
+  assertEquals([code, err], [2, "http_client: Only http: URLs can be fetched, not https:\n"]);
 });
 
 Deno.test("http_client ends quietly when whoever reads has seen enough", async () => {
