@@ -70,7 +70,10 @@ function namesOf(path: string): string[] {
   return names.filter((name) => name !== "" && name !== ".");
 }
 
-/** Finds a file or directory, wherever symbolic links lead, so long as that is inside of the root. */
+/**
+ * Finds a file or directory, wherever symbolic links lead, so long as that is inside of the root. Whoever may write there
+ * is trusted: a directory that turns into a link behind this look is followed.
+ */
 async function find(root: string, names: readonly string[]): Promise<Found> {
   try {
     const path = await Deno.realPath([root, ...names].join("/"));
