@@ -453,7 +453,9 @@ export async function connect(
   if (options.transport === "unix") {
     const address = encodeUnixAddress(options.path);
     requireUnix(options.path);
-    return born(await connectTo<Deno.UnixAddr>(driverOf(options.ring), address, options));
+    const driver = driverOf(options.ring);
+    driver.admit(options);
+    return born(await connectTo<Deno.UnixAddr>(driver, address, options));
   }
   checkTransport(options.transport);
   const hostname = options.hostname ?? "127.0.0.1";
