@@ -272,8 +272,9 @@ export class Chain<Results extends readonly unknown[]> implements PromiseLike<Re
   }
 
   async #runLinks(options: ChainOptions): Promise<unknown[]> {
-    if (this.#links.length === 0) return [];
     const driver = this.#driver();
+    driver.admit(options);
+    if (this.#links.length === 0) return [];
     for (const { on, operation } of this.#links) {
       if (operation === "read" && on instanceof Descriptor && on.holdsUnread) {
         throw new TypeError(

@@ -69,7 +69,7 @@ export async function copy(from: CopySource, to: CopyTarget, options: CopyOption
   const source = sourceOf(from);
   const target = targetOf(to);
   requireOneRing(source, target);
-  source.driver.admit(options);
+  for (const end of [source, target]) end.admit("copy", options);
   if (length === 0) return 0;
   const copying = new Copy(source, target, length, options);
   return await copying.run();
@@ -105,7 +105,7 @@ export async function tee(from: PipeReader, to: PipeWriter, options: CopyOptions
   const source = descriptorOfPipeEnd(from);
   const target = descriptorOfPipeEnd(to);
   requireOneRing(source, target);
-  source.driver.admit(options);
+  for (const end of [source, target]) end.admit("tee", options);
   if (length === 0) return 0;
   return await new Copy(source, target, length, options).tee();
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Driver } from "../ring/driver.ts";
+import { type Driver, milliseconds } from "../ring/driver.ts";
 import { Lane, type OperationOptions, type Request, type RequestOwner } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { CancelToken } from "../scope/cancel_token.ts";
@@ -123,7 +123,7 @@ export class Descriptor implements RequestOwner {
     try {
       checkBuffer(p);
       checkOffset(offset);
-      if (p.byteLength === 0) return Promise.resolve(0);
+      if (p.byteLength === 0) return this.#moveNothing("read", options);
       if (offset === CURRENT_POSITION && this.#unread.length > 0) return this.#readUnread(p, options);
       return this.#readRequest(p, offset, options);
     } catch (error) {
@@ -147,7 +147,7 @@ export class Descriptor implements RequestOwner {
   readv(views: readonly Uint8Array[], offset: number, options?: OperationOptions): Promise<number | null> {
     try {
       const length = checkViews(views, offset);
-      if (length === 0) return Promise.resolve(0);
+      if (length === 0) return this.#moveNothing("readv", options);
       if (offset === CURRENT_POSITION && this.#unread.length > 0) {
         return this.#readUnread(views.find((view) => view.byteLength > 0)!, options);
       }
@@ -163,7 +163,7 @@ export class Descriptor implements RequestOwner {
   writev(views: readonly Uint8Array[], offset: number, options?: OperationOptions): Promise<number> {
     try {
       const length = checkViews(views, offset);
-      if (length === 0) return Promise.resolve(0);
+      if (length === 0) return this.#moveNothing("writev", options);
       return this.driver.start(this.#vectored(Op.WRITE, "writev", views, length, offset), options);
     } catch (error) {
       return Promise.reject(error);
@@ -242,7 +242,7 @@ export class Descriptor implements RequestOwner {
     try {
       checkBuffer(p);
       checkOffset(offset);
-      if (p.byteLength === 0) return Promise.resolve(0);
+      if (p.byteLength === 0) return this.#moveNothing("write", options);
       const request = this.#writeRequest(p, offset);
       return this.driver.start(request, options);
     } catch (error) {
@@ -254,7 +254,7 @@ export class Descriptor implements RequestOwner {
   writeAll(p: Uint8Array, options?: OperationOptions): Promise<void> {
     try {
       checkBuffer(p);
-      if (p.byteLength === 0) return Promise.resolve();
+      if (p.byteLength === 0) return this.#moveNothing("write", options).then(() => {});
       const request = this.#writeRequest(p, CURRENT_POSITION);
       if (this.traits.socket) request.opFlags = MSG_NOSIGNAL | MSG_WAITALL;
       request.keepsLaneIfShort = true;
@@ -310,11 +310,11 @@ export class Descriptor implements RequestOwner {
     const { byteLength } = p;
     let filled = 0;
     try {
-      while (filled < byteLength) {
+      do {
         const n = await this.read(p.subarray(filled), CURRENT_POSITION, readOptions());
         if (n === null) break;
         filled += n;
-      }
+      } while (filled < byteLength);
       return filled;
     } catch (error) {
       if (filled > 0) this.#unread.unshift(p.slice(0, filled) as Uint8Array<ArrayBuffer>);
@@ -370,8 +370,7 @@ export class Descriptor implements RequestOwner {
       next: async () => {
         if (this.#unread.length === 0) return await received.next();
         // What an earlier read or iteration has left comes first.
-        this.requireOpen("read");
-        this.driver.admit(undefined);
+        this.admit("read", undefined);
         return { done: false as const, value: this.#unread.shift()! };
       },
       return: () => received.return(),
@@ -425,10 +424,20 @@ export class Descriptor implements RequestOwner {
     await driver.start(request);
   }
 
-  /** Delivers bytes that were kept, by the same laws as a request: what is cancelled rejects. */
-  #readUnread(p: Uint8Array, options?: OperationOptions): Promise<number> {
-    this.requireOpen("read");
+  /** Lets go on what the kernel is not asked for, by the same laws as a request: what is closed or cancelled throws. */
+  admit(operation: string, options: OperationOptions | undefined): void {
+    this.requireOpen(operation);
     this.driver.admit(options);
+  }
+
+  #moveNothing(operation: string, options: OperationOptions | undefined): Promise<number> {
+    this.admit(operation, options);
+    return Promise.resolve(0);
+  }
+
+  /** Delivers bytes that were kept. */
+  #readUnread(p: Uint8Array, options?: OperationOptions): Promise<number> {
+    this.admit("read", options);
     return Promise.resolve(this.#takeUnread(p));
   }
 
@@ -536,7 +545,7 @@ function checkOffset(offset: number): void {
 /** Options for each of several requests that share one `timeout`, which began at `started`. */
 export function remaining(options: OperationOptions | undefined, started: number): () => OperationOptions | undefined {
   const timeout = options?.timeout;
-  if (timeout === undefined || timeout === Infinity) return () => options;
+  if (timeout === undefined || milliseconds("timeout", timeout) < 0) return () => options;
   return () => ({ ...options, timeout: Math.max(0, started + timeout - performance.now()) });
 }
 

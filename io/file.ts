@@ -354,8 +354,7 @@ export class File implements AsyncDisposable, Disposable {
       await this.#act(Op.FTRUNCATE, "truncate", { offset: length }, options);
       return;
     }
-    this.#descriptor.requireOpen("truncate");
-    driver.admit(options);
+    this.#descriptor.admit("truncate", options);
     const result = driver.native.rs_ftruncate(fd, new BigInt64Array([BigInt(length)]));
     if (result < 0) throw systemError(result, "truncate", subject);
   }

@@ -67,7 +67,7 @@ export async function poll(
   const mask = maskOf(events);
   const descriptor = descriptorOf(source);
   if (descriptor !== null && (mask & POLLIN) !== 0 && descriptor.holdsUnread) {
-    descriptor.driver.admit(options);
+    descriptor.admit("poll", options);
     return new Set<PollEvent>(["in"]);
   }
   const driver = descriptor?.driver ?? driverOf(options.ring);
