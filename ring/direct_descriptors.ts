@@ -8,11 +8,15 @@
 import type { Native } from "../ffi/load.ts";
 import { high, low, Mapping } from "../ffi/memory.ts";
 import { Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
+import { Errno } from "./errno.ts";
 import { systemError } from "./errors.ts";
 import { SignalLink } from "./request.ts";
 import { Register } from "./uring_abi.ts";
 
-/** Files that chains may have open at once; further chains wait for a place. */
+/**
+ * Files that chains may have open at once; further chains wait for a place. The kernel takes no table that is larger than
+ * the limit of open files (RLIMIT_NOFILE): under a tight one there are fewer.
+ */
 export const DIRECT_DESCRIPTORS = 256;
 const PAGE_BYTES = 4096;
 const IORING_RSRC_REGISTER_SPARSE = 1;
@@ -25,7 +29,9 @@ export class DirectDescriptors {
   readonly #spare: number[];
   /** Where the number to register stands. */
   readonly #number: Mapping | null = null;
-  readonly #free: number[] = Array.from({ length: DIRECT_DESCRIPTORS }, (_, i) => DIRECT_DESCRIPTORS - 1 - i);
+  /** Places for direct descriptors, and those of them that are free. */
+  readonly #places: number;
+  readonly #free: number[];
   /** In order of asking. */
   readonly #waiting: PlaceWaiter[] = [];
 
@@ -33,13 +39,18 @@ export class DirectDescriptors {
   constructor(native: Native, ringFd: number, registeredFiles: number) {
     this.#native = native;
     this.#ringFd = ringFd;
-    this.#spare = Array.from({ length: registeredFiles }, (_, i) => DIRECT_DESCRIPTORS + registeredFiles - 1 - i);
     // struct io_uring_rsrc_register: nr, flags, resv2, data, tags.
     const register = new Uint32Array(8);
-    register[0] = DIRECT_DESCRIPTORS + registeredFiles;
     register[1] = IORING_RSRC_REGISTER_SPARSE;
-    const result = native.rs_register(ringFd, Register.FILES2, register, register.byteLength);
-    if (result < 0) throw systemError(result, "io_uring_register");
+    for (let places = DIRECT_DESCRIPTORS;; places >>= 1) {
+      register[0] = places + registeredFiles;
+      const result = native.rs_register(ringFd, Register.FILES2, register, register.byteLength);
+      this.#places = places;
+      if (result >= 0) break;
+      if (result !== -Errno.EMFILE || places === 1) throw systemError(result, "io_uring_register");
+    }
+    this.#free = Array.from({ length: this.#places }, (_, i) => this.#places - 1 - i);
+    this.#spare = Array.from({ length: registeredFiles }, (_, i) => this.#places + registeredFiles - 1 - i);
     if (registeredFiles === 0) return;
     const number = Mapping.create(native, PAGE_BYTES);
     if (typeof number === "number") throw systemError(number, "mmap");
@@ -76,11 +87,15 @@ export class DirectDescriptors {
 
   /** Places that are taken. */
   get taken(): number {
-    return DIRECT_DESCRIPTORS - this.#free.length;
+    return this.#places - this.#free.length;
   }
 
   /** Takes `count` places, in order of asking; rejects with the reason if cancelled while it waits. */
   take(count: number, signal?: AbortSignal): Promise<number[]> {
+    if (count > this.#places) {
+      const tight = this.#places < DIRECT_DESCRIPTORS ? " under this limit of open files (ulimit -n)" : "";
+      throw new RangeError(`A chain can't open more than ${this.#places} files${tight}`);
+    }
     return new Promise((resolve, reject) => {
       this.#waiting.push(
         new PlaceWaiter(count, signal, resolve, (reason) => {
