@@ -71,7 +71,7 @@ export async function copy(from: CopySource, to: CopyTarget, options: CopyOption
   requireOneRing(source, target);
   for (const end of [source, target]) end.admit("copy", options);
   if (length === 0) return 0;
-  const copying = new Copy(source, target, length, options);
+  const copying = new Copy("copy", source, target, length, options);
   return await copying.run();
 }
 
@@ -107,11 +107,12 @@ export async function tee(from: PipeReader, to: PipeWriter, options: CopyOptions
   requireOneRing(source, target);
   for (const end of [source, target]) end.admit("tee", options);
   if (length === 0) return 0;
-  return await new Copy(source, target, length, options).tee();
+  return await new Copy("tee", source, target, length, options).tee();
 }
 
 /** One copy, and the turns it has: that of reading one descriptor, and that of writing another. */
 class Copy {
+  readonly #operation: "copy" | "tee";
   readonly #driver: Driver;
   readonly #from: Descriptor;
   readonly #to: Descriptor;
@@ -133,7 +134,14 @@ class Copy {
   #taken = 0;
   #copied = 0;
 
-  constructor(from: Descriptor, to: Descriptor, length: number, options: CopyOptions) {
+  constructor(
+    operation: "copy" | "tee",
+    from: Descriptor,
+    to: Descriptor,
+    length: number,
+    options: CopyOptions,
+  ) {
+    this.#operation = operation;
     this.#driver = from.driver;
     this.#from = from;
     this.#to = to;
@@ -195,7 +203,7 @@ class Copy {
       [this.#to, this.#to.lane("write")],
     ];
     const take = ([descriptor, lane]: readonly [Descriptor, Lane]) => {
-      const request = descriptor.request(Op.NOP, "copy");
+      const request = descriptor.request(Op.NOP, this.#operation);
       request.lane = lane;
       request.laneHolder = this;
       this.#lanes.push(lane);
@@ -228,7 +236,7 @@ class Copy {
   #openPipe(): void {
     const fds = new Int32Array(2);
     const result = this.#driver.native.rs_pipe(fds, O_CLOEXEC);
-    if (result < 0) throw systemError(result, "copy");
+    if (result < 0) throw systemError(result, this.#operation);
     [this.#reader, this.#writer] = fds;
   }
 
@@ -256,7 +264,7 @@ class Copy {
     }
     const bytes = new Uint8Array(wanted);
     const { socket, pollable } = this.#from.traits;
-    const n = await this.#transfer(this.#from.request(socket ? Op.RECV : Op.READ, "copy"), bytes, pollable);
+    const n = await this.#transfer(this.#from.request(socket ? Op.RECV : Op.READ, this.#operation), bytes, pollable);
     if (n > 0) this.#held.push(bytes.subarray(0, n));
     this.#taken += n;
     return n > 0;
@@ -282,7 +290,7 @@ class Copy {
   /** Brings what is in the pipe into this program: it is there, so nothing is waited for, and nothing cancels it. */
   async #empty(): Promise<void> {
     while (this.#piped > 0) {
-      const request = this.#driver.request(Op.READ, "copy");
+      const request = this.#driver.request(Op.READ, this.#operation);
       request.fd = this.#reader;
       request.cancellable = false;
       const bytes = new Uint8Array(this.#piped);
@@ -295,7 +303,7 @@ class Copy {
   async #writeHeld(): Promise<void> {
     const bytes = this.#held[0];
     const n = await this.#write(bytes);
-    if (n === 0) throw new Deno.errors.WriteZero(`The ${this.#to.kind} took no bytes: copy`);
+    if (n === 0) throw new Deno.errors.WriteZero(`The ${this.#to.kind} took no bytes: ${this.#operation}`);
     if (n === bytes.byteLength) this.#held.shift();
     else this.#held[0] = bytes.subarray(n);
     this.#copied += n;
@@ -314,7 +322,7 @@ class Copy {
   }
 
   #poll(descriptor: Descriptor, events: number): Promise<number> {
-    const request = descriptor.request(Op.POLL_ADD, "copy");
+    const request = descriptor.request(Op.POLL_ADD, this.#operation);
     request.opFlags = events;
     request.pollable = true;
     return this.#start(request);
@@ -322,7 +330,7 @@ class Copy {
 
   /** The number of bytes; EAGAIN and EINVAL, negative, are for the caller. */
   async #splice(opcode: number, fromFd: number, toFd: number, length: number, owner: Descriptor): Promise<number> {
-    const request = owner.request(opcode, "copy");
+    const request = owner.request(opcode, this.#operation);
     const words = new Uint32Array(SQE_WORDS);
     words[0] = opcode;
     words[1] = toFd;
@@ -342,7 +350,7 @@ class Copy {
 
   #write(bytes: Uint8Array): Promise<number> {
     const { socket, pollable } = this.#to.traits;
-    const request = this.#to.request(socket ? Op.SEND : Op.WRITE, "copy");
+    const request = this.#to.request(socket ? Op.SEND : Op.WRITE, this.#operation);
     if (socket) request.opFlags = MSG_NOSIGNAL;
     return this.#transfer(request, bytes, pollable);
   }
