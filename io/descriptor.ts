@@ -133,6 +133,7 @@ export class Descriptor implements RequestOwner {
 
   #readRequest(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
     const { socket, pollable } = this.traits;
+    this.#requirePosition("read", offset);
     const request = this.#transfer(socket ? Op.RECV : Op.READ, "read");
     request.view = p;
     request.length = p.byteLength;
@@ -141,6 +142,14 @@ export class Descriptor implements RequestOwner {
     request.decode = readResult;
     if (offset === CURRENT_POSITION) request.lane = this.#readLane ??= this.#laneOfReads();
     return this.driver.start(request, options);
+  }
+
+  /** Where nothing has a position the ring takes any for the current one; pread(2) and pwrite(2) fail. */
+  #requirePosition(operation: string, offset: number): void {
+    if (offset === CURRENT_POSITION || this.traits.seekable) return;
+    this.requireOpen(operation);
+    const result = this.#seek(0, SEEK_CUR);
+    if (result < 0) throw systemError(result, operation, this.subject);
   }
 
   /** Reads once into several arrays, one after another. */
@@ -171,6 +180,7 @@ export class Descriptor implements RequestOwner {
   }
 
   #vectored(opcode: number, operation: string, views: readonly Uint8Array[], length: number, offset: number): Request {
+    this.#requirePosition(operation, offset);
     const request = this.request(opcode, operation);
     request.views = [...views];
     request.length = length;
@@ -294,6 +304,7 @@ export class Descriptor implements RequestOwner {
 
   #writeRequest(p: Uint8Array, offset: number): Request {
     const { socket, pollable } = this.traits;
+    this.#requirePosition("write", offset);
     const request = this.#transfer(socket ? Op.SEND : Op.WRITE, "write");
     request.view = p;
     request.length = p.byteLength;

@@ -228,6 +228,7 @@ export class File implements AsyncDisposable, Disposable {
    * @param p Where to; at most 1 MiB of it is filled by one call.
    * @param position Bytes from the start of the file.
    * @returns Bytes read, 1 to `p.byteLength`; `null` at or behind the end.
+   * @throws {Error} With code "ESPIPE" if the file has no positions, as FIFOs and terminals.
    */
   readAt(p: Uint8Array, position: number, options?: OperationOptions): Promise<number | null> {
     return this.#descriptor.read(p, checkedPosition(position), options);
@@ -249,6 +250,7 @@ export class File implements AsyncDisposable, Disposable {
    * @param p What to write; at most 1 MiB of it goes by one call.
    * @param position Bytes from the start of the file.
    * @returns Bytes written, which may be fewer than `p` holds.
+   * @throws {Error} With code "ESPIPE" if the file has no positions, as FIFOs and terminals.
    */
   writeAt(p: Uint8Array, position: number, options?: OperationOptions): Promise<number> {
     return this.#descriptor.write(p, checkedPosition(position), options);

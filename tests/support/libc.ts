@@ -11,6 +11,7 @@ const { symbols } = Deno.dlopen("libc.so.6", {
   pipe2: { parameters: ["buffer", "i32"], result: "i32" },
   posix_fadvise: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
   read: { parameters: ["i32", "buffer", "usize"], result: "isize" },
+  setfsuid: { parameters: ["u32"], result: "i32" },
   setsockopt: { parameters: ["i32", "i32", "i32", "buffer", "u32"], result: "i32" },
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   write: { parameters: ["i32", "buffer", "usize"], result: "isize" },
@@ -36,6 +37,11 @@ export function socketOption(fd: number, level: number, name: number): number {
   const value = new Int32Array(1);
   checked("getsockopt", symbols.getsockopt(fd, level, name, value, new Uint32Array([4])));
   return value[0];
+}
+
+/** `setfsuid(2)`: as whom this thread, and the requests it submits, see files from now on; returns as whom before. */
+export function setFileUser(user: number): number {
+  return symbols.setfsuid(user);
 }
 
 /** `setsockopt(2)` of an option that is an integer. */
