@@ -40,6 +40,7 @@ import { assertDescriptors, descriptors } from "./support/descriptors.ts";
 import { scratch } from "./support/example.ts";
 import * as libc from "./support/libc.ts";
 import { library } from "./support/program.ts";
+import { settleDefaultRing } from "./support/rings.ts";
 import { until, within } from "./support/until.ts";
 
 type Failure = Error & SystemErrorFields & { bytesWritten?: number; bytesCopied?: number };
@@ -280,6 +281,7 @@ Deno.test("who may not is PermissionDenied, by every function that goes by a pat
     ["listenDatagram", () => listenDatagram({ ...unixpacket, path: `${locked}/new` }), `${locked}/new`],
     ["send", () => sender.send(p(), unixpacket), unixpacket.path],
   ];
+  await settleDefaultRing();
   const before = descriptors();
   Deno.chmodSync(locked, 0o000);
   const nobody = 65534;

@@ -32,6 +32,7 @@ import {
 import { CountedController } from "./support/counted_signal.ts";
 import { assertDescriptors, descriptors } from "./support/descriptors.ts";
 import * as libc from "./support/libc.ts";
+import { settleDefaultRing } from "./support/rings.ts";
 import { loopTurn, until, within } from "./support/until.ts";
 
 interface Waiting {
@@ -470,11 +471,7 @@ const operations: [name: string, prepare: Prepare][] = [
   }],
 ];
 
-/** The default ring's timers are used for deadlines, too; it has found its doorbell before descriptors are counted. */
-async function settledDefaultRing(): Promise<void> {
-  for (let i = 0; i < 40; i++) await sleep(0.1);
-}
-await settledDefaultRing();
+await settleDefaultRing();
 
 for (const [name, prepare] of operations) {
   Deno.test(`${name} ends with its signal, its deadline and its scope, has taken nothing, and then does its work`, async () => {
