@@ -129,6 +129,10 @@ export async function readFile(path: string | URL, options: FsOptions = {}): Pro
 
 async function readWhole(path: string, options: FsOptions): Promise<Uint8Array<ArrayBuffer>> {
   const driver = driverOf(options.ring);
+  if (driver.uring.entries < READ_LINKS) {
+    await using file = await open(path, options);
+    return await file.readAll(options);
+  }
   const table = driver.directDescriptors;
   const places = await table.take(1, options.signal);
   const [place] = places;
@@ -156,6 +160,8 @@ async function readWhole(path: string, options: FsOptions): Promise<Uint8Array<A
 }
 
 const NOTHING = new Uint8Array(0);
+/** A chain does not fit a ring that holds fewer. */
+const READ_LINKS = 5;
 
 /** Opens a file, sees that it is no FIFO, reads its beginning, sees that there is no more, and closes it. */
 function readLinks(driver: Driver, path: string, place: number): Request[] {

@@ -67,6 +67,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
         this.#arm();
       });
     } catch (error) {
+      if (this.#driver.closing) this.#clear(error);
       return Promise.reject(error);
     }
   }
@@ -141,6 +142,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
       else if (pause > 0) await this.#pause(pause);
     }
     if (this.#done) this.#finish();
+    if (this.#driver.closing) this.#clear(undefined); // nobody can do anything with what was brought
     if (this.#waiters.some((waiter) => !waiter.cancelled)) this.#arm();
     else if (this.#values.length === 0) this.#custodian.leave();
   }

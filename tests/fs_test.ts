@@ -84,6 +84,11 @@ Deno.test("readFile reads files that tell no size, and those that cut their read
   assertEquals((await readFile("/dev/null")).length, 0);
 });
 
+Deno.test("readFile reads on a ring that its chain does not fit", async () => {
+  await using ring = Ring.open({ entries: 2 });
+  assertEquals(await readFile("/proc/self/comm", { ring }), Deno.readFileSync("/proc/self/comm"));
+});
+
 Deno.test("readFile of a FIFO waits for its writer and loses nothing", async () => {
   using dir = scratch();
   const path = dir.path("fifo");

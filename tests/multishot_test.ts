@@ -335,3 +335,19 @@ Deno.test("more connections with bytes than there are provided buffers lose noth
   assertEquals(new Set(await within("all bytes", Promise.all(receiving))), new Set([100_000]));
   await closeAll(pairs.flat());
 });
+
+Deno.test("connections that nobody has come for are closed with their ring, whoever is asked then", async () => {
+  const before = descriptors(); // with nothing of a ring of its own
+  for (const asks of [false, true]) {
+    const { ring, listener, dial } = await listening();
+    const accepted = listener[Symbol.asyncIterator]();
+    const clients = await dialMany(dial, 20);
+    await (await accepted.next()).value!.close();
+    await until("the others have been accepted", () => descriptors().size > before.size + 20 + 19);
+    await ring.close();
+    if (asks) await assertRejects(() => accepted.next(), Deno.errors.BadResource);
+    await listener.close();
+    await closeAll(clients);
+    await assertDescriptors(before);
+  }
+});
