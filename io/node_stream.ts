@@ -7,7 +7,7 @@ import type stream from "node:stream";
 import type { Duplex } from "node:stream";
 import { CancelToken } from "../scope/cancel_token.ts";
 import type { KeepAliveOptions } from "./socket_options.ts";
-import type { Conn } from "./tcp.ts";
+import { Conn } from "./tcp.ts";
 
 const CHUNK_BYTES = 64 << 10;
 
@@ -49,6 +49,7 @@ export interface ConnDuplex extends Duplex {
  * ```
  */
 export function toDuplex(conn: Conn<Deno.Addr>): ConnDuplex {
+  if (!(conn instanceof Conn)) throw new TypeError("toDuplex takes a Conn");
   // deno-lint-ignore no-process-global -- importing node:process would load it at once
   const { getBuiltinModule } = process;
   if (getBuiltinModule === undefined) throw new Deno.errors.NotSupported("toDuplex needs Deno 2.1 or later");

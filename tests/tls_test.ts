@@ -1,5 +1,5 @@
 /** Connections as Node's streams, and TLS over them, in both roles. */
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { once } from "node:events";
 import https from "node:https";
 import type { AddressInfo } from "node:net";
@@ -83,6 +83,12 @@ Deno.test("a Duplex whose scope is cancelled is destroyed with the reason", need
   assertEquals(errors, [enough]);
   await assertRejects(() => left.read(new Uint8Array(1)), Deno.errors.BadResource);
   await right.close();
+});
+
+Deno.test("what is no connection makes no Duplex", () => {
+  for (const conn of [undefined, {}, Deno.stdin]) {
+    assertThrows(() => toDuplex(conn as unknown as Conn), TypeError, "Conn");
+  }
 });
 
 Deno.test("closing the connection of a Duplex destroys it, without an error", needsDuplex, async () => {
