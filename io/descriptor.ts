@@ -133,8 +133,8 @@ export class Descriptor implements RequestOwner {
 
   #readRequest(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
     const { socket, pollable } = this.traits;
-    this.#requirePosition("read", offset);
     const request = this.#transfer(socket ? Op.RECV : Op.READ, "read");
+    this.#requirePosition("read", offset);
     request.view = p;
     request.length = p.byteLength;
     request.pollable = pollable;
@@ -147,7 +147,6 @@ export class Descriptor implements RequestOwner {
   /** Where nothing has a position the ring takes any for the current one; pread(2) and pwrite(2) fail. */
   #requirePosition(operation: string, offset: number): void {
     if (offset === CURRENT_POSITION || this.traits.seekable) return;
-    this.requireOpen(operation);
     const result = this.#seek(0, SEEK_CUR);
     if (result < 0) throw systemError(result, operation, this.subject);
   }
@@ -180,8 +179,8 @@ export class Descriptor implements RequestOwner {
   }
 
   #vectored(opcode: number, operation: string, views: readonly Uint8Array[], length: number, offset: number): Request {
-    this.#requirePosition(operation, offset);
     const request = this.request(opcode, operation);
+    this.#requirePosition(operation, offset);
     request.views = [...views];
     request.length = length;
     request.pollable = this.traits.pollable;
@@ -304,8 +303,8 @@ export class Descriptor implements RequestOwner {
 
   #writeRequest(p: Uint8Array, offset: number): Request {
     const { socket, pollable } = this.traits;
-    this.#requirePosition("write", offset);
     const request = this.#transfer(socket ? Op.SEND : Op.WRITE, "write");
+    this.#requirePosition("write", offset);
     request.view = p;
     request.length = p.byteLength;
     request.pollable = pollable;

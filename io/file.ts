@@ -313,7 +313,7 @@ export class File implements AsyncDisposable, Disposable {
    * ```
    */
   seek(offset: number | bigint, whence: Deno.SeekMode, options?: OperationOptions): Promise<number> {
-    const bytes = Number(offset);
+    const bytes = typeof offset === "bigint" ? Number(offset) : offset;
     if (!Number.isSafeInteger(bytes)) return Promise.reject(new RangeError(`offset must be a safe integer: ${offset}`));
     if (whence !== 0 && whence !== 1 && whence !== 2) {
       return Promise.reject(new TypeError(`whence must be a Deno.SeekMode, not ${whence}`));

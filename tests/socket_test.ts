@@ -2,8 +2,10 @@ import { assert, assertEquals, assertInstanceOf, assertRejects } from "@std/asse
 import {
   type Conn,
   connect,
+  connectDatagram,
   defaultRing,
   listen,
+  listenDatagram,
   pipe,
   scope,
   socketpair,
@@ -281,6 +283,36 @@ Deno.test("ports and host names that are none are refused", async () => {
     await assertRejects(() => listen({ port }), RangeError);
   }
   await assertRejects(() => connect({ hostname: "name.invalid", port: 1 }));
+});
+
+Deno.test("a cancel while a name is being resolved takes effect when it is, and nothing stays open", async () => {
+  await using listener = await listen({ hostname: "localhost", port: 0 });
+  await using socket = await listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  const there = { hostname: "localhost", port: listener.addr.port };
+  const operations: ((options?: { signal: AbortSignal }) => Promise<unknown>)[] = [
+    (options) => connect({ ...there, ...options }),
+    (options) => connectDatagram({ ...there, ...options }),
+    (options) => socket.send(new Uint8Array(1), { ...there, port: socket.addr.port, transport: "udp" }, options),
+    () => listen({ hostname: "localhost", port: 0 }),
+    () => listenDatagram({ transport: "udp", hostname: "localhost", port: 0 }),
+  ];
+  const before = sockets();
+  const enough = new Error("enough");
+  for (const [i, run] of operations.entries()) {
+    const cancelled = scope(async (s) => {
+      const running = run();
+      s.cancel(enough);
+      await running;
+    });
+    assert(await assertRejects(() => cancelled) === enough, `${run}`);
+    if (i > 2) continue; // they take no signal
+    const controller = new AbortController();
+    const running = assertRejects(() => run({ signal: controller.signal }));
+    controller.abort(enough);
+    assert(await running === enough, `${run}`);
+  }
+  await assertDescriptors(before, sockets);
+  assertEquals(libc.readable(socket.fd), 0);
 });
 
 Deno.test("IPv6 addresses of every spelling reach the same place", async () => {

@@ -505,18 +505,22 @@ for (const [name, prepare] of operations) {
       assertStrictEquals(await rejection(wait({ signal: AbortSignal.abort(reason) })), reason);
       assertEquals(ring.enters, enters, "an aborted signal has cost a system call");
 
-      const controller = new CountedController();
-      const aborted = rejection(wait({ signal: controller.signal }));
-      await inTheKernel();
-      controller.abort(reason);
-      assertStrictEquals(await aborted, reason);
-      assertEquals([controller.listeners.size, controller.most], [0, 1]);
+      for (const cause of [reason, Object.freeze(new Error("frozen")), "text", null]) {
+        const controller = new CountedController();
+        const aborted = rejection(wait({ signal: controller.signal }));
+        await inTheKernel();
+        controller.abort(cause);
+        assertStrictEquals(await aborted, cause);
+        assertEquals([controller.listeners.size, controller.most], [0, 1]);
+      }
     }
 
     if (takes.includes("timeout")) {
-      const overdue = await rejection(wait({ timeout: 2 }));
-      assertInstanceOf(overdue, DOMException);
-      assertEquals(overdue.name, "TimeoutError");
+      for (const ms of [0, 2]) {
+        const overdue = await rejection(wait({ timeout: ms }));
+        assertInstanceOf(overdue, DOMException);
+        assertEquals(overdue.name, "TimeoutError");
+      }
     }
 
     const deadline = await rejection(timeout(2, () => wait()));
