@@ -1,5 +1,19 @@
-import { assertEquals, assertRejects } from "@std/assert";
-import { defaultRing, Ring, timeout, waitProcess } from "../mod.ts";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import {
+  connect,
+  connectDatagram,
+  copy,
+  defaultRing,
+  listen,
+  listenDatagram,
+  open,
+  pipe,
+  Ring,
+  socketpair,
+  timeout,
+  waitProcess,
+} from "../mod.ts";
+import { descriptors } from "./support/descriptors.ts";
 import { turns, until, within } from "./support/until.ts";
 
 const { symbols: libc } = Deno.dlopen("libc.so.6", {
@@ -80,4 +94,43 @@ Deno.test("what is no child is refused", async () => {
   await assertRejects(() => waitProcess(1), Error, "No child processes");
   await using old = Ring.open({ kernel: "6.6" });
   await assertRejects(() => waitProcess(1, { ring: old }), Deno.errors.NotSupported, "6.7");
+});
+
+Deno.test("a child inherits none of the descriptors", async () => {
+  const opened: AsyncDisposable[] = [];
+  const keep = <T extends AsyncDisposable>(resource: T): T => (opened.push(resource), resource);
+  const before = descriptors();
+  const path = `\0ringscope ${Deno.pid} inherit`;
+  const ring = keep(Ring.open());
+  keep(await open("/dev/null"));
+  const { reader, writer } = pipe();
+  for (const end of [reader, writer, ...socketpair()]) keep(end);
+  const listener = keep(await listen({ hostname: "127.0.0.1", port: 0, ring }));
+  const accepted = listener.accept();
+  keep(await connect({ port: listener.addr.port }));
+  keep(await accepted);
+  keep(await connect({ port: listener.addr.port }));
+  for await (const conn of listener) {
+    keep(conn);
+    break;
+  }
+  const unix = keep(await listen({ transport: "unix", path }));
+  keep(await connect({ transport: "unix", path }));
+  keep(await unix.accept());
+  const socket = keep(await listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 }));
+  keep(await connectDatagram({ port: socket.addr.port }));
+  const copying = copy(reader, writer).catch(() => {}); // has a pipe of its own
+  await until("it copies", () => defaultRing().inFlight > 0);
+
+  const O_CLOEXEC = 0o2000000;
+  let checked = 0;
+  for (const [fd, what] of descriptors()) {
+    if (before.get(fd) === what) continue;
+    const flags = /flags:\s*(\d+)/.exec(Deno.readTextFileSync(`/proc/self/fdinfo/${fd}`))![1];
+    assert(Number.parseInt(flags, 8) & O_CLOEXEC, `${fd} ${what}`);
+    checked++;
+  }
+  assert(checked >= opened.length, `${checked} descriptors`);
+  for (const resource of opened.reverse()) await resource[Symbol.asyncDispose]();
+  await copying;
 });

@@ -53,8 +53,9 @@ interface World {
   ring: Ring;
   path: string;
   file: File;
-  /** Has bytes that an earlier read could not deliver. */
+  /** Have bytes that an earlier read could not deliver. */
   kept: File;
+  keptConn: Conn<Deno.Addr>;
   reader: PipeReader;
   writer: PipeWriter;
   conn: Conn<Deno.Addr>;
@@ -111,6 +112,8 @@ const operations: Row[] = [
   ["File.readFull of kept bytes", "kept", "both", ({ kept }, o) => kept.readFull(new Uint8Array(1), o)],
   ["File.readAll of kept bytes", "kept", "both", ({ kept }, o) => kept.readAll(o)],
   ["File.chunks of kept bytes", "kept", "neither", ({ kept }) => first(kept.chunks())],
+  ["Conn.read of kept bytes", "keptConn", "both", ({ keptConn }, o) => keptConn.read(p(), o)],
+  ["Conn.chunks of kept bytes", "keptConn", "neither", ({ keptConn }) => first(keptConn.chunks())],
   ["poll of kept bytes", "kept", "both", ({ kept }, o) => poll(kept, ["in"], o)],
   ["copy of kept bytes", "kept", "both", ({ kept, conn }, o) => copy(kept, conn, { ...o, length: 1 })],
   ["PipeReader.read", "reader", "both", ({ reader }, o) => reader.read(p(), o)],
@@ -212,7 +215,11 @@ async function withWorld(run: (world: World) => Promise<void>): Promise<void> {
   const feeder = pipe({ ring });
   await using kept = await open(`/proc/self/fd/${feeder.reader.fd}`, { ring });
   await feeder.writer.writeAll(data);
-  await assertRejects(() => kept.readAll({ timeout: 1 }), DOMException); // it gives back what it has read
+  const [keptConn, otherKept] = socketpair({ ring });
+  await otherKept.writeAll(data);
+  for (const from of [kept, keptConn]) {
+    await assertRejects(() => from.readAll({ timeout: 1 }), DOMException); // it gives back what it has read
+  }
   const [conn, other] = socketpair({ ring });
   await using listener = await listen({ hostname: "127.0.0.1", port: 0, ring });
   await using socket = await listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0, ring });
@@ -223,10 +230,12 @@ async function withWorld(run: (world: World) => Promise<void>): Promise<void> {
   const words = new Int32Array(new SharedArrayBuffer(4));
   const path = dir.path(".");
   try {
-    await run({ ring, path, file, kept, reader, writer, conn, listener, socket, words });
+    await run({ ring, path, file, kept, keptConn, reader, writer, conn, listener, socket, words });
   } finally {
     client.close();
-    for (const end of [reader, writer, feeder.reader, feeder.writer, conn, other]) await end.close();
+    for (const end of [reader, writer, feeder.reader, feeder.writer, keptConn, otherKept, conn, other]) {
+      await end.close();
+    }
   }
 }
 

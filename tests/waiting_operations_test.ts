@@ -116,6 +116,14 @@ async function fullPair(ring: Ring, keep: Keep) {
   return { conn, serve };
 }
 
+function fifo(keep: Keep): string {
+  const directory = Deno.makeTempDirSync();
+  keep({ [Symbol.asyncDispose]: () => Deno.remove(directory, { recursive: true }) });
+  const path = `${directory}/fifo`;
+  libc.mkfifo(path);
+  return path;
+}
+
 const operations: [name: string, prepare: Prepare][] = [
   ["File.read", async (ring, keep) => {
     const { file, writer } = await silentFile(ring, keep);
@@ -194,20 +202,21 @@ const operations: [name: string, prepare: Prepare][] = [
     return { wait: (options) => file.writeAll(bytes(1), options), serve, close: () => file.close() };
   }],
   ["open of a FIFO", (ring, keep) => {
-    const directory = Deno.makeTempDirSync();
-    keep({ [Symbol.asyncDispose]: () => Deno.remove(directory, { recursive: true }) });
-    const path = `${directory}/fifo`;
-    libc.mkfifo(path);
+    const path = fifo(keep);
     return {
       wait: async (options) => await (await open(path, { ...options, ring })).close(),
       serve: async () => (await Deno.open(path, { write: true })).close(),
     };
   }],
+  ["open of a FIFO for writing", (ring, keep) => {
+    const path = fifo(keep);
+    return {
+      wait: async (options) => await (await open(path, { ...options, write: true, ring })).close(),
+      serve: async () => (await Deno.open(path)).close(),
+    };
+  }],
   ["readFile of a FIFO", (ring, keep) => {
-    const directory = Deno.makeTempDirSync();
-    keep({ [Symbol.asyncDispose]: () => Deno.remove(directory, { recursive: true }) });
-    const path = `${directory}/fifo`;
-    libc.mkfifo(path);
+    const path = fifo(keep);
     return {
       wait: (options) => readFile(path, { ...options, ring }),
       serve: () => Deno.writeFile(path, bytes(1, 2), { create: false }),
@@ -577,3 +586,66 @@ async function closesWhileWaiting(name: string, prepare: Prepare): Promise<void>
   assertEquals(ring.inFlight, 0);
   for (const resource of kept.reverse()) await resource[Symbol.asyncDispose]();
 }
+
+interface Target {
+  writeAll(p: Uint8Array, options?: OperationOptions): Promise<void>;
+}
+
+Deno.test("a writeAll that has got some way ends alike, and says how many bytes went", async () => {
+  await using ring = Ring.open({ entries: 64 });
+  const much = Uint8Array.from({ length: 5_000_000 }, (_, i) => i * 7 + (i >> 8));
+  const targets: [string, (keep: Keep) => [Target, from: number] | Promise<[Target, from: number]>][] = [
+    ["PipeWriter", (keep) => {
+      const { reader, writer } = pipeIn(ring, keep);
+      return [writer, reader.fd];
+    }],
+    ["File", async (keep) => {
+      const { reader, writer } = pipeIn(ring, keep);
+      return [keep(await open(`/proc/self/fd/${writer.fd}`, { write: true, ring })), reader.fd];
+    }],
+    ["Conn", (keep) => {
+      const [conn, other] = pairIn(ring, keep);
+      return [conn, other.fd];
+    }],
+  ];
+  const reason = new Error("enough");
+  const ways: [string, (write: (options?: OperationOptions) => Promise<void>) => Promise<unknown>][] = [
+    ["signal", async (write) => {
+      const controller = new AbortController();
+      const writing = write({ signal: controller.signal });
+      for (let i = 0; i < 5; i++) await loopTurn();
+      controller.abort(reason);
+      await writing;
+    }],
+    ["timeout", (write) => write({ timeout: 5 })],
+    ["deadline around it", (write) => timeout(5, () => write())],
+    ["scope", (write) =>
+      scope(async (s) => {
+        s.spawn(async () => {
+          for (let i = 0; i < 5; i++) await loopTurn();
+          s.cancel(reason);
+        });
+        await write();
+      })],
+  ];
+  for (const [what, prepare] of targets) {
+    for (const [how, run] of ways) {
+      const kept: AsyncDisposable[] = [];
+      const [target, from] = await prepare((resource) => (kept.push(resource), resource));
+      const writing = run((options) => target.writeAll(much, options));
+      const error = await within(`${what}, ${how}`, writing.then(() => null, (error) => error));
+      assert(
+        how === "signal" || how === "scope" ? error === reason : error?.name === "TimeoutError",
+        `${what}, ${how}`,
+      );
+      assertEquals(ring.inFlight, 0);
+      const { bytesWritten } = error as { bytesWritten: number };
+      assert(bytesWritten > 0, `${what}, ${how}: ${bytesWritten} bytes`);
+      assertEquals(libc.readable(from), bytesWritten, `${what}, ${how}`);
+      const arrived = new Uint8Array(bytesWritten);
+      for (let n = 0; n < bytesWritten;) n += libc.read(from, arrived.subarray(n));
+      assert(arrived.every((byte, i) => byte === much[i]), `${what}, ${how}`);
+      for (const resource of kept.reverse()) await resource[Symbol.asyncDispose]();
+    }
+  }
+});
