@@ -149,6 +149,11 @@ for (const kernel of [undefined, "6.8"]) {
     await assertRejects(() => file.truncate(-1), RangeError);
     await using readOnly = await open(dir.path("f"), { ring });
     assertEquals(await codeOf(() => readOnly.truncate(1)), "EINVAL");
+    const signal = AbortSignal.abort(new Error("enough"));
+    await assertRejects(() => file.truncate(1, { signal }), Error, "enough");
+    assertEquals((await file.stat()).size, 0);
+    await file.close();
+    await assertRejects(() => file.truncate(1), Deno.errors.BadResource, "closed");
   });
 }
 
