@@ -14,7 +14,7 @@ import {
   waitProcess,
 } from "../mod.ts";
 import { descriptors } from "./support/descriptors.ts";
-import { turns, until, within } from "./support/until.ts";
+import { loopTurn, turns, until, within } from "./support/until.ts";
 
 const { symbols: libc } = Deno.dlopen("libc.so.6", {
   posix_spawn: { parameters: ["buffer", "buffer", "pointer", "pointer", "buffer", "buffer"], result: "i32" },
@@ -120,7 +120,9 @@ Deno.test("a child inherits none of the descriptors", async () => {
   const socket = keep(await listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 }));
   keep(await connectDatagram({ port: socket.addr.port }));
   const copying = copy(reader, writer).catch(() => {}); // has a pipe of its own
-  await until("it copies", () => defaultRing().inFlight > 0);
+  const count = before.size + opened.length + 2;
+  await until("all are open", () => descriptors().size >= count && defaultRing().inFlight > 0);
+  await loopTurn();
 
   const O_CLOEXEC = 0o2000000;
   let checked = 0;
