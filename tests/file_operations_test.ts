@@ -4,6 +4,7 @@ import { open, pipe, Ring, stdin, type SystemErrorFields } from "../mod.ts";
 import { assertDescriptors, descriptors } from "./support/descriptors.ts";
 import { assertSameBytes, noise, scratch } from "./support/example.ts";
 import { Random } from "./support/random.ts";
+import { settleDefaultRing } from "./support/rings.ts";
 import { loopTurn, within } from "./support/until.ts";
 
 const encoder = new TextEncoder();
@@ -258,6 +259,8 @@ Deno.test("chunks are all the bytes, of regular files and of pipes", async () =>
 });
 
 // --- Streams ---
+
+await settleDefaultRing();
 
 Deno.test("readable reads the file and closes it, also into a reader's own buffer", async () => {
   using dir = scratch();
