@@ -196,6 +196,7 @@ const operations: Row[] = [
   ],
   ["sleep", "ring", "both", ({ ring }, o) => sleep(0, { ...o, ring })],
   ["interval", "ring", "signal", ({ ring }, o) => first(interval(0.1, { ...o, ring }))],
+  ["interval of nothing", "ring", "signal", ({ ring }, o) => interval(1, { ...o, ring, count: 0 }).next()],
   ["waitProcess", "ring", "both", ({ ring }, o) => waitProcess(1, { ...o, ring })],
   ["futexWait", "ring", "both", ({ ring, words }, o) => futexWait(words, 0, 1, { ...o, ring })],
   ["futexWake", "ring", "both", ({ ring, words }, o) => futexWake(words, 0, 1, { ...o, ring })],
