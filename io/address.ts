@@ -147,5 +147,6 @@ function formatIpv6(view: DataView): string {
 
 /** An address in messages and permissions: `127.0.0.1:80`, `[::1]:80`. */
 export function showAddress(hostname: string, port: number): string {
+  if (typeof hostname !== "string") throw new TypeError(`hostname must be a string, not ${typeof hostname}`);
   return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
 }

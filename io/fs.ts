@@ -234,7 +234,7 @@ export async function writeFile(
   options: WriteFileOptions = {},
 ): Promise<void> {
   if (!(data instanceof Uint8Array) && !(data instanceof ReadableStream)) {
-    throw new TypeError("The data must be a Uint8Array or a ReadableStream of them");
+    throw new TypeError("The data must be a Uint8Array or a ReadableStream of them; writeTextFile takes text");
   }
   // Taken first: a stream that someone else reads is refused before the file is touched.
   const reader = data instanceof Uint8Array ? null : data.getReader();

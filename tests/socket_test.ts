@@ -247,6 +247,9 @@ Deno.test("an address that is not ours is AddrNotAvailable, and what can't be co
 Deno.test("a host without a name is refused with words", async () => {
   await assertRejects(() => connect({ hostname: "", port: 1 }), TypeError, "hostname is empty");
   await assertRejects(() => listen({ hostname: "", port: 0 }), TypeError, "hostname is empty");
+  const hostname = 5 as unknown as string;
+  await assertRejects(() => connect({ hostname, port: 1 }), TypeError, "hostname must be a string, not number");
+  await assertRejects(() => listen({ hostname, port: 0 }), TypeError, "hostname must be a string, not number");
 });
 
 Deno.test("an address in use is AddrInUse; reusePort shares it", async () => {
