@@ -97,6 +97,10 @@ const transfers: ReadonlySet<number> = new Set([
   Op.WRITE_FIXED,
 ]);
 
+/** Opcodes that take several buffers of a pool at once, if `ioprio` has `IORING_RECVSEND_BUNDLE` (6.10). */
+const bundles: ReadonlySet<number> = new Set([Op.SEND, Op.RECV]);
+const RECVSEND_BUNDLE = 1 << 4;
+
 /** The field that holds the flag which makes an opcode complete again and again, and the flag. */
 const multishotFlags: ReadonlyMap<number, readonly ["ioprio" | "length" | "flags", number]> = new Map([
   [Op.ACCEPT, ["ioprio", 1]],
@@ -267,6 +271,11 @@ function check(opcode: number, raw: RawRequest, multishot: boolean): void {
     if (opcode === Op.READ_MULTISHOT || ((raw[field] ?? 0) & flag) !== 0) {
       throw new TypeError(`This ${raw.opcode} completes again and again: use submitMultishot()`);
     }
+  }
+  if (raw.provided && bundles.has(opcode) && ((raw.ioprio ?? 0) & RECVSEND_BUNDLE) !== 0) {
+    throw new TypeError(
+      `A bundle takes several provided buffers, a completion names one: use ${raw.opcode} without it`,
+    );
   }
   if (transfers.has(opcode) && typeof raw.address === "object") {
     const { byteLength } = raw.address instanceof Uint8Array ? raw.address : raw.address.bytes;

@@ -177,6 +177,9 @@ Deno.test("what would break the ring is refused with what to use instead", async
   await assertRejects(() => ring.submit({ opcode: "SOCKET", fileIndex: 1 }), TypeError, "chains");
   await assertRejects(() => ring.submit({ opcode: "ACCEPT", ioprio: 1 }), TypeError, "submitMultishot");
   await assertRejects(() => ring.submit({ opcode: "READ_MULTISHOT", fd: 0 }), TypeError, "submitMultishot");
+  const bundle = { opcode: "RECV", provided: true, ioprio: 1 << 4 } as const;
+  await assertRejects(() => ring.submit(bundle), TypeError, "bundle");
+  assertThrows(() => ring.submitMultishot(bundle), TypeError, "bundle");
   assertThrows(() => ring.submitMultishot({ opcode: "READ", fd: 0 }), TypeError, "submit()");
   const output = { bytes: new Uint8Array(8), output: true };
   assertThrows(() => ring.submitMultishot({ opcode: "ACCEPT", address: output }), TypeError, "provided");
