@@ -118,20 +118,30 @@ export class Descriptor implements RequestOwner {
     return request;
   }
 
-  /** Reads once; `offset` is `CURRENT_POSITION` or a position in the file. */
-  read(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
+  /** Reads once; `offset` is `CURRENT_POSITION` or a position in the file; `holder` as `Request.laneHolder`. */
+  read(
+    p: Uint8Array,
+    offset: number,
+    options?: OperationOptions,
+    holder: object | null = null,
+  ): Promise<number | null> {
     try {
       checkBuffer(p);
       checkOffset(offset);
       if (p.byteLength === 0) return this.#moveNothing("read", options);
-      if (offset === CURRENT_POSITION && this.#unread.length > 0) return this.#readUnread(p, options);
-      return this.#readRequest(p, offset, options);
+      if (offset === CURRENT_POSITION && this.#servesAtOnce) return this.#readUnread(p, options);
+      return this.#readRequest(p, offset, options, holder);
     } catch (error) {
       return Promise.reject(error);
     }
   }
 
-  #readRequest(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number | null> {
+  #readRequest(
+    p: Uint8Array,
+    offset: number,
+    options: OperationOptions | undefined,
+    holder: object | null,
+  ): Promise<number | null> {
     const { socket, pollable } = this.traits;
     const request = this.#transfer(socket ? Op.RECV : Op.READ, "read");
     this.#requirePosition("read", offset);
@@ -140,6 +150,7 @@ export class Descriptor implements RequestOwner {
     request.pollable = pollable;
     request.offset = offset;
     request.decode = readResult;
+    request.laneHolder = holder;
     if (offset === CURRENT_POSITION) request.lane = this.#readLane ??= this.#laneOfReads();
     return this.driver.start(request, options);
   }
@@ -156,7 +167,7 @@ export class Descriptor implements RequestOwner {
     try {
       const length = checkViews(views, offset);
       if (length === 0) return this.#moveNothing("readv", options);
-      if (offset === CURRENT_POSITION && this.#unread.length > 0) {
+      if (offset === CURRENT_POSITION && this.#servesAtOnce) {
         return this.#readUnread(views.find((view) => view.byteLength > 0)!, options);
       }
       const request = this.#vectored(Op.READ, "readv", views, length, offset);
@@ -231,14 +242,21 @@ export class Descriptor implements RequestOwner {
   seek(offset: number, whence: number, options?: OperationOptions): Promise<number> {
     try {
       const request = this.request(Op.NOP, "seek");
-      request.lane = this.#laneOfReads();
+      const lane = request.lane = this.#laneOfReads();
+      // The NOP's 0 is short of this, so that the lane is its own until the position has moved.
+      request.length = 1;
+      request.keepsLaneIfShort = true;
       request.decode = () => {
-        // What was read and not delivered is ahead of the position that the program knows.
-        const undelivered = totalBytes(this.#unread);
-        const position = this.#seek(whence === SEEK_CUR ? offset - undelivered : offset, whence);
-        if (position < 0) throw systemError(position, "seek", this.subject);
-        this.#unread.length = 0;
-        return this.#position = position;
+        try {
+          // What was read and not delivered is ahead of the position that the program knows.
+          const undelivered = totalBytes(this.#unread);
+          const position = this.#seek(whence === SEEK_CUR ? offset - undelivered : offset, whence);
+          if (position < 0) throw systemError(position, "seek", this.subject);
+          this.#unread.length = 0;
+          return this.#position = position;
+        } finally {
+          this.driver.passLane(lane, request);
+        }
       };
       return this.driver.start(request, options);
     } catch (error) {
@@ -318,10 +336,15 @@ export class Descriptor implements RequestOwner {
   async readFull(p: Uint8Array, options?: OperationOptions): Promise<number> {
     const readOptions = remaining(options, performance.now());
     const { byteLength } = p;
+    const holder = {};
     let filled = 0;
     try {
       do {
-        const n = await this.read(p.subarray(filled), CURRENT_POSITION, readOptions());
+        const rest = p.subarray(filled);
+        if (rest.byteLength !== byteLength - filled) {
+          throw new TypeError("The buffer was detached or made smaller while readFull was in flight");
+        }
+        const n = await this.read(rest, CURRENT_POSITION, readOptions(), holder);
         if (n === null) break;
         filled += n;
       } while (filled < byteLength);
@@ -329,12 +352,16 @@ export class Descriptor implements RequestOwner {
     } catch (error) {
       if (filled > 0) this.#unread.unshift(p.slice(0, filled) as Uint8Array<ArrayBuffer>);
       throw error;
+    } finally {
+      // Who waits for its turn begins with what has been kept.
+      if (this.#readLane !== null) this.driver.passLane(this.#readLane, holder);
     }
   }
 
   /** Reads to the end. What was read by then is not lost when it rejects: the next read delivers it. */
   async readAll(options?: OperationOptions): Promise<Uint8Array<ArrayBuffer>> {
     const chunkOptions = remaining(options, performance.now());
+    const holder = {};
     let bytes = new Uint8Array(this.#sizeHint());
     let filled = 0;
     try {
@@ -345,13 +372,15 @@ export class Descriptor implements RequestOwner {
           bytes = larger;
         }
         const room = bytes.subarray(filled, filled + MAX_TRANSFER_BYTES);
-        const n = await this.read(room, CURRENT_POSITION, chunkOptions());
+        const n = await this.read(room, CURRENT_POSITION, chunkOptions(), holder);
         if (n === null) return filled === bytes.byteLength ? bytes : new Uint8Array(bytes.buffer.transfer(filled));
         filled += n;
       }
     } catch (error) {
       if (filled > 0) this.#unread.unshift(bytes.slice(0, filled));
       throw error;
+    } finally {
+      if (this.#readLane !== null) this.driver.passLane(this.#readLane, holder);
     }
   }
 
@@ -372,7 +401,7 @@ export class Descriptor implements RequestOwner {
         request.lane = this.#readLane ??= new Lane();
         return request;
       },
-      decode: (bytes, flags) => bytes === 0 ? undefined : pool.take(flags >>> 16, bytes),
+      decode: (bytes, flags, served) => bytes === 0 ? undefined : served ?? pool.take(flags >>> 16, bytes),
       discard: (bytes) => this.unread(bytes),
       retryAfter: (result) => result === -Errno.ENOBUFS ? 0 : undefined,
     });
@@ -401,6 +430,11 @@ export class Descriptor implements RequestOwner {
   serve(request: Request): boolean {
     if (request.opcode === Op.RECVMSG) return this.serveMessage?.(request) ?? false;
     const reads = request.opcode === Op.RECV || request.opcode === Op.READ;
+    if (reads && (request.sqeFlags & Sqe.BUFFER_SELECT) !== 0) {
+      request.bytes = this.#unread.shift() ?? null;
+      request.result = request.bytes?.byteLength ?? 0;
+      return request.bytes !== null;
+    }
     // A buffer that has been detached meanwhile is refused where it always is.
     const p = request.view ?? request.views?.find((view) => view.byteLength > 0);
     if (!reads || this.#unread.length === 0 || !p?.byteLength) return false;
@@ -432,6 +466,13 @@ export class Descriptor implements RequestOwner {
     request.subject = this.subject;
     request.cancellable = false;
     await driver.start(request);
+  }
+
+  /**
+   * Whether a read gets what is kept without taking its turn. Not where a seek may come before it, which drops that.
+   */
+  get #servesAtOnce(): boolean {
+    return this.#unread.length > 0 && !(this.traits.seekable && this.#laneOfReads().turn !== null);
   }
 
   /** Lets go on what the kernel is not asked for, by the same laws as a request: what is closed or cancelled throws. */

@@ -301,7 +301,9 @@ export class Driver implements RequestHost {
     for (let next = lane.waiting.shift(); next !== undefined; next = lane.waiting.shift()) {
       if (next.state !== RequestState.Queued) continue;
       if (next.owner?.serve(next)) {
+        lane.turn = next.laneHolder;
         this.#settle(next);
+        if (lane.turn !== null) break;
         continue;
       }
       lane.turn = next.laneHolder ?? next;

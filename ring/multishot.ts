@@ -5,15 +5,18 @@
  */
 import { Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
 import type { Driver } from "./driver.ts";
-import { Cause, type Request, SignalLink } from "./request.ts";
+import { Cause, type Lane, type Request, SignalLink } from "./request.ts";
 import { Op } from "./uring_abi.ts";
 
 /** What one kind of multishot request is about. */
 export interface MultishotSource<T> {
   /** Makes the request anew: the first time, and whenever the kernel has ended it. */
   request(): Request;
-  /** What a result, which is not negative, stands for; `undefined` for the end of them all. */
-  decode(result: number, cqeFlags: number): T | undefined;
+  /**
+   * What a result, which is not negative, stands for; `undefined` for the end of them all. `served` is what its owner
+   * had kept, where the kernel was not asked.
+   */
+  decode(result: number, cqeFlags: number, served: Uint8Array<ArrayBuffer> | null): T | undefined;
   /** Takes what was brought and nobody has come for. */
   discard(value: T): unknown;
   /** Whether the end of the request is the end of the iteration, unless it is this side that has stopped it. */
@@ -43,6 +46,12 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   /** Settles when the request is back; never rejects. */
   #ended: Promise<void> = Promise.resolve();
   #done = false;
+  /** What ended the request while nobody waited: the `next` after the values that came before it rejects with it. */
+  #failure: { readonly error: unknown } | null = null;
+  /** The lane it reads in: its own until what the request has brought is taken, or given back. */
+  #lane: Lane | null = null;
+  /** How often it is being cleared. */
+  #clearing = 0;
 
   /** @param signal Stops the request and rejects every `next` from then on, as a cancelled scope does. */
   constructor(driver: Driver, source: MultishotSource<T>, signal?: AbortSignal) {
@@ -58,6 +67,11 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
     try {
       const token = this.#driver.admit({ signal: this.#signal });
       if (this.#values.length > 0) return Promise.resolve({ done: false, value: this.#takeValue() });
+      if (this.#failure !== null) {
+        const { error } = this.#failure;
+        this.#failure = null;
+        return Promise.reject(error);
+      }
       if (this.#done) return Promise.resolve({ done: true, value: undefined });
       return new Promise((resolve, reject) => {
         const waiter = new Waiter<T>(this, resolve, reject);
@@ -100,7 +114,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
 
   #takeValue(): T {
     const value = this.#values.shift()!;
-    if (this.#values.length === 0 && this.#request === null) this.#custodian.leave();
+    if (this.#values.length === 0) this.#release();
     return value;
   }
 
@@ -114,11 +128,14 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
       const token = CancelToken.resume(this.#scope, () => this.#driver.admit(undefined));
       const request = this.#source.request();
       request.onShot = (result, flags) => this.#bring(result, flags);
+      request.laneHolder = this;
+      this.#lane = request.lane;
       this.#start(request).then((error) => this.#end(request, error));
       if (this.#custodian.joined === null) token?.join(this.#custodian);
       this.#custodian.signalLink ??= this.#link(this.#custodian);
     } catch (error) {
-      this.#fail(error);
+      for (const waiter of this.#waiters.splice(0)) waiter.fail(error);
+      this.#release();
     }
   }
 
@@ -134,7 +151,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   async #end(request: Request, error: unknown): Promise<void> {
     this.#request = null;
     if (error === undefined) {
-      this.#bring(request.result, request.cqeFlags);
+      this.#bring(request.result, request.cqeFlags, request.bytes);
       if (this.#source.once) this.#done = true;
     } else if (request.cause === Cause.None) {
       const pause = this.#source.retryAfter?.(request.result);
@@ -144,7 +161,7 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
     if (this.#done) this.#finish();
     if (this.#driver.closing) this.#clear(undefined); // nobody can do anything with what was brought
     if (this.#waiters.some((waiter) => !waiter.cancelled)) this.#arm();
-    else if (this.#values.length === 0) this.#custodian.leave();
+    else if (this.#values.length === 0) this.#release();
   }
 
   /** Waits, and can be stopped as the request can. */
@@ -156,8 +173,8 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
     this.#request = null;
   }
 
-  #bring(result: number, flags: number): void {
-    const value = this.#source.decode(result, flags);
+  #bring(result: number, flags: number, served: Uint8Array<ArrayBuffer> | null = null): void {
+    const value = this.#source.decode(result, flags, served);
     if (value === undefined) {
       this.#done = true;
     } else if (this.#waiters.length > 0) {
@@ -168,7 +185,16 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   }
 
   #fail(error: unknown): void {
+    // The kernel tells some errors only once, such as that a connection was reset.
+    if (this.#waiters.length === 0) this.#failure = { error };
     for (const waiter of this.#waiters.splice(0)) waiter.fail(error);
+  }
+
+  /** Leaves its scope and its lane, if it has nothing more to do with them. */
+  #release(): void {
+    if (this.#request !== null || this.#clearing > 0) return;
+    this.#custodian.leave();
+    if (this.#lane !== null) this.#driver.passLane(this.#lane, this);
   }
 
   #finish(): void {
@@ -181,9 +207,14 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
   }
 
   async #clear(reason: unknown): Promise<void> {
+    this.#clearing++;
     await this.#stop(reason);
-    await Promise.all(this.#values.splice(0).map((value) => this.#source.discard(value)));
-    this.#custodian.leave();
+    try {
+      await Promise.all(this.#values.splice(0).map((value) => this.#source.discard(value)));
+    } finally {
+      this.#clearing--;
+      this.#release();
+    }
   }
 }
 

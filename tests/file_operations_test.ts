@@ -105,6 +105,20 @@ Deno.test("seek takes its turn among reads and writes", async () => {
   assertEquals(Deno.readTextFileSync(dir.path("f")), "abcd!f");
 });
 
+Deno.test("a read behind a seek does not get what was kept from before it", async () => {
+  using dir = scratch();
+  Deno.writeTextFileSync(dir.path("f"), "0123456789");
+  await using ring = Ring.open();
+  await using file = await open(dir.path("f"), { ring });
+  const lost = new Uint8Array(3);
+  // The bytes are delivered after the ring's observer has been told: they find no buffer.
+  ring.onCompletion = () => void (lost.byteLength > 0 && structuredClone(null, { transfer: [lost.buffer] }));
+  await assertRejects(() => file.read(lost), TypeError, "3 bytes had arrived");
+  const p = new Uint8Array(3);
+  assertEquals(await Promise.all([file.seek(7, Deno.SeekMode.Start), file.read(p)]), [7, 3]);
+  assertEquals(new TextDecoder().decode(p), "789");
+});
+
 Deno.test("what has no position says so", async () => {
   const { reader, writer } = pipe();
   await using file = await open(`/proc/self/fd/${reader.fd}`);
@@ -225,6 +239,37 @@ Deno.test("readFull fills the buffer or meets the end, and a cancel loses nothin
   assertEquals([await file.readFull(p), new TextDecoder().decode(p.subarray(0, 4))], [4, "klmn"]);
   assertEquals(await file.readFull(p), 0);
   await reader.close();
+});
+
+Deno.test("a read that waits behind a cancelled readFull begins with what that had read", async () => {
+  const { reader, writer } = pipe();
+  await using file = await open(`/proc/self/fd/${reader.fd}`);
+  const controller = new AbortController();
+  const cut = file.readFull(new Uint8Array(10), { signal: controller.signal });
+  await writer.writeAll(encoder.encode("ab"));
+  await loopTurn();
+  const p = new Uint8Array(2);
+  const waiting = file.read(p);
+  controller.abort(new Error("enough"));
+  await assertRejects(() => cut, Error, "enough");
+  assertEquals([await within("what was kept", waiting), new TextDecoder().decode(p)], [2, "ab"]);
+  await reader.close();
+  await writer.close();
+});
+
+Deno.test("readFull into a buffer that becomes smaller fails, and keeps what had arrived", async () => {
+  const { reader, writer } = pipe();
+  await using file = await open(`/proc/self/fd/${reader.fd}`);
+  const buffer = new ArrayBuffer(4, { maxByteLength: 4 });
+  const filling = file.readFull(new Uint8Array(buffer));
+  await loopTurn();
+  buffer.resize(2);
+  await writer.writeAll(encoder.encode("ab"));
+  await assertRejects(() => filling, TypeError, "smaller");
+  const p = new Uint8Array(4);
+  assertEquals([await file.read(p), new TextDecoder().decode(p.subarray(0, 2))], [2, "ab"]);
+  await reader.close();
+  await writer.close();
 });
 
 Deno.test("lines are whole, however the bytes were cut", async () => {

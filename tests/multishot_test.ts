@@ -351,3 +351,66 @@ Deno.test("connections that nobody has come for are closed with their ring, whoe
     await assertDescriptors(before);
   }
 });
+
+Deno.test("a read that waits while an iteration is left gets what that has not taken, before any later bytes", async () => {
+  await using ring = Ring.open({ entries: 64 });
+  const [left, right] = socketpair({ ring });
+  const iteration = right.chunks();
+  const first = iteration.next();
+  await left.writeAll(new Uint8Array([1]));
+  assertEquals((await first).value, new Uint8Array([1]));
+  await left.writeAll(new Uint8Array([2]));
+  await sleep(1, { ring }); // the request has brought it, and nobody has come for it
+  const buffer = new Uint8Array(1);
+  const read = right.read(buffer);
+  await iteration.return!();
+  assertEquals(await within("what was not taken", read), 1);
+  await left.writeAll(new Uint8Array([3]));
+  assertEquals(buffer, new Uint8Array([2]));
+  assertEquals(await right.read(buffer), 1);
+  assertEquals(buffer, new Uint8Array([3]));
+  await closeAll([left, right]);
+});
+
+Deno.test("an iteration that waits behind a failing readAll begins with what that had read", async () => {
+  await using ring = Ring.open({ entries: 64 });
+  const [left, right] = socketpair({ ring });
+  const controller = new AbortController();
+  const rejected = assertRejects(() => right.readAll({ signal: controller.signal }));
+  await left.writeAll(new Uint8Array([1, 2]));
+  await sleep(1, { ring });
+  const iteration = right.chunks();
+  const next = iteration.next();
+  await loopTurn();
+  controller.abort();
+  await rejected;
+  assertEquals((await within("what was kept", next)).value, new Uint8Array([1, 2]));
+  await left.writeAll(new Uint8Array([3]));
+  assertEquals((await iteration.next()).value, new Uint8Array([3]));
+  await iteration.return!();
+  await closeAll([left, right]);
+});
+
+for (const backlog of [0, 1]) {
+  Deno.test(`a reset that comes while nobody waits is no end of the bytes, with ${backlog} chunks before it`, async () => {
+    const { ring, listener, dial } = await listening();
+    const [peer, conn] = await Promise.all([dial(), listener.accept()]);
+    const iteration = conn.chunks();
+    await conn.writeAll(new Uint8Array(1)); // closing with this unread is a reset
+    await peer.writeAll(new Uint8Array([1]));
+    await iteration.next();
+    if (backlog === 1) {
+      await peer.writeAll(new Uint8Array([2]));
+      await sleep(1, { ring });
+    }
+    await peer.close();
+    await until("the request has ended", () => ring.inFlight === 0);
+    await loopTurn();
+    if (backlog === 1) assertEquals((await iteration.next()).value, new Uint8Array([2]));
+    await assertRejects(() => iteration.next(), Deno.errors.ConnectionReset);
+    assertEquals((await iteration.next()).done, true);
+    await conn.close();
+    await listener.close();
+    await ring.close();
+  });
+}
