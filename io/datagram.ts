@@ -431,8 +431,8 @@ export interface UdpListenOptions extends BufferSizeOptions {
   transport: "udp";
   /** A numeric address, or a name for the system's resolver. Default: "0.0.0.0", every IPv4 address. */
   hostname?: string;
-  /** 0 to 65535; 0 lets the kernel choose. */
-  port: number;
+  /** 0 to 65535. Default: 0, which lets the kernel choose. */
+  port?: number;
   /** Lets others that say so too have the same address; the last one gets what comes. Default: `false`. */
   reuseAddress?: boolean;
   /** Lets several sockets share the port; the kernel spreads senders over them. Default: `false`. */
@@ -484,6 +484,7 @@ export async function listenDatagram(
   options: UdpListenOptions | UnixListenDatagramOptions,
 ): Promise<DatagramConn | DatagramConn<Deno.UnixAddr>> {
   checkSocketOptions(options);
+  if (options.transport === "udp") options = { ...options, port: options.port ?? 0 };
   const hostname = options.transport === "udp" ? options.hostname ?? "0.0.0.0" : "";
   const subject = subjectOfOptions(options, hostname);
   const address = await addressFor(options, hostname, subject);
@@ -578,7 +579,7 @@ function subjectOfOptions(options: AnyOptions, hostname: string): Subject {
   if (options.transport !== undefined && options.transport !== "udp") {
     throw new TypeError(`transport must be "udp" or "unixpacket", not ${JSON.stringify(options.transport)}`);
   }
-  return { address: showAddress(hostname, checkPort(options.port)) };
+  return { address: showAddress(hostname, checkPort(options.port!)) };
 }
 
 /** The address of the options, which the program may use. */
@@ -589,7 +590,7 @@ async function addressFor(options: AnyOptions, hostname: string, subject: Subjec
     return address;
   }
   requireNet(subject.address!);
-  const [address] = await resolve(hostname, options.port);
+  const [address] = await resolve(hostname, options.port!);
   return address;
 }
 

@@ -302,6 +302,9 @@ export async function writeTextFile(
   data: string | ReadableStream<string>,
   options?: WriteFileOptions,
 ): Promise<void> {
+  if (typeof data !== "string" && !(data instanceof ReadableStream)) {
+    throw new TypeError("The data must be a string or a ReadableStream of strings");
+  }
   const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data.pipeThrough(new TextEncoderStream());
   await writeFile(path, bytes, options);
 }

@@ -54,6 +54,9 @@ export interface SocketOptions extends TcpOptions {
 
 /** Throws unless the options make sense; before there is a socket. */
 export function checkSocketOptions(options: SocketOptions & { backlog?: number }): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError("The options must be an object that says where: { hostname, port } or { transport, path }");
+  }
   checkInteger("backlog", options.backlog, 0, 2 ** 31 - 1);
   checkInteger("receiveBufferSize", options.receiveBufferSize, 1, 2 ** 30);
   checkInteger("sendBufferSize", options.sendBufferSize, 1, 2 ** 30);

@@ -508,8 +508,8 @@ async function connectTo<Address extends Deno.Addr>(
 export interface ListenOptions extends TcpOptions {
   /** A numeric address, or a name for the system's resolver. Default: "0.0.0.0", every IPv4 address. */
   hostname?: string;
-  /** 0 to 65535; 0 lets the kernel choose. */
-  port: number;
+  /** 0 to 65535. Default: 0, which lets the kernel choose. */
+  port?: number;
   /** TCP, which is the default; for Unix see {@linkcode UnixListenOptions}. */
   transport?: "tcp";
   /** Lets several listeners share the port; the kernel spreads connections over them. Default: `false`. */
@@ -577,7 +577,7 @@ export async function listen(
   }
   checkTransport(options.transport);
   const hostname = options.hostname ?? "0.0.0.0";
-  const port = checkPort(options.port);
+  const port = checkPort(options.port ?? 0);
   const subject = { address: showAddress(hostname, port) };
   requireNet(subject.address);
   driverOf(options.ring).admit(undefined);

@@ -592,6 +592,8 @@ Deno.test("bad arguments are refused with a TypeError or a RangeError", async ()
   }
   await assertRejects(() => rename("a", bad(null)), TypeError);
   await assertRejects(() => writeFile("/dev/null", bad("text")), TypeError);
+  await assertRejects(() => writeTextFile("/dev/null", bad(data)), TypeError, "must be a string");
+  await assertRejects(() => writeTextFile("/dev/null", bad(undefined)), TypeError, "must be a string");
   await assertRejects(() => truncate("/dev/null", -1), RangeError);
   await assertRejects(() => stat("/", { timeout: -1 }), RangeError);
   await assertRejects(() => stat("/", { signal: bad({}) }), TypeError);

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import {
   connect,
+  connectDatagram,
   type ConnectOptions,
   listen,
   listenDatagram,
@@ -117,7 +118,22 @@ Deno.test("what makes no sense is refused before there is a socket", async () =>
   }
   await assertRejects(() => listen({ port: 0, backlog: -1 }), RangeError, "backlog");
   await assertRejects(() => listenDatagram({ transport: "udp", port: 0, sendBufferSize: 0 }), RangeError);
+  // deno-lint-ignore no-explicit-any
+  for (const run of [connect, listen, listenDatagram, connectDatagram] as any[]) {
+    await assertRejects(() => run(), TypeError, "options must be an object");
+    await assertRejects(() => run(null), TypeError, "options must be an object");
+  }
   await assertDescriptors(before, sockets);
+});
+
+Deno.test("without a port a listener has one that the kernel chose, as with Deno's; whom to call must be said", async () => {
+  const options: Deno.TcpListenOptions = { hostname: "127.0.0.1" };
+  await using listener = await listen(options);
+  assert(listener.addr.port > 0);
+  await using datagrams = await listenDatagram({ transport: "udp", hostname: "127.0.0.1" });
+  assert(datagrams.addr.port > 0);
+  // deno-lint-ignore no-explicit-any
+  for (const run of [connect, connectDatagram] as any[]) await assertRejects(() => run({}), RangeError, "port must be");
 });
 
 Deno.test("an option that the socket does not have is an error with its errno; a closed one is BadResource", async () => {
