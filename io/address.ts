@@ -36,6 +36,11 @@ function parseIpv6(text: string): number[] | null {
   return [...head, ...zeros, ...(tail ?? [])].map((group) => parseInt(group, 16));
 }
 
+/** A host as people call it: an IPv6 address in brackets, as in URLs, is the one within. */
+function withoutBrackets(hostname: string): string {
+  return /^\[(.*:.*)\]$/.exec(hostname)?.[1] ?? hostname;
+}
+
 /** The `sockaddr` of a numeric address, `null` if it is not one. An IPv6 address may end in `%` and a scope's number. */
 export function encodeAddress(hostname: string, port: number): Uint8Array<ArrayBuffer> | null {
   const ipv4 = parseIpv4(hostname);
@@ -47,7 +52,7 @@ export function encodeAddress(hostname: string, port: number): Uint8Array<ArrayB
     bytes.set(ipv4, 4);
     return bytes;
   }
-  const [text, zone] = hostname.split("%");
+  const [text, zone] = withoutBrackets(hostname).split("%");
   const ipv6 = parseIpv6(text);
   if (ipv6 === null || (zone !== undefined && !/^\d+$/.test(zone))) return null;
   const bytes = new Uint8Array(28);
@@ -148,5 +153,5 @@ function formatIpv6(view: DataView): string {
 /** An address in messages and permissions: `127.0.0.1:80`, `[::1]:80`. */
 export function showAddress(hostname: string, port: number): string {
   if (typeof hostname !== "string") throw new TypeError(`hostname must be a string, not ${typeof hostname}`);
-  return hostname.includes(":") ? `[${hostname}]:${port}` : `${hostname}:${port}`;
+  return hostname.includes(":") ? `[${withoutBrackets(hostname)}]:${port}` : `${hostname}:${port}`;
 }

@@ -25,7 +25,7 @@ export function localAddress(
 /** Throws unless it is a port. */
 export function checkPort(port: number): number {
   if (!Number.isInteger(port) || port < 0 || port > 65535) {
-    throw new RangeError(`port must be an integer from 0 to 65535, not ${port}`);
+    throw new RangeError(`port must be an integer from 0 to 65535, not ${JSON.stringify(port)}`);
   }
   return port;
 }

@@ -22,7 +22,7 @@ export const errnoTable: ReadonlyMap<number, ErrnoEntry> = new Map<number, Errno
   [6, { code: "ENXIO", message: "No such device or address" }],
   [7, { code: "E2BIG", message: "Argument list too long" }],
   [8, { code: "ENOEXEC", message: "Exec format error" }],
-  [9, { code: "EBADF", message: "Bad file descriptor", errorClass: "BadResource" }],
+  [9, { code: "EBADF", message: "Bad file descriptor, or one that is not open for this", errorClass: "BadResource" }],
   [10, { code: "ECHILD", message: "No child processes" }],
   [11, { code: "EAGAIN", message: "Resource temporarily unavailable", errorClass: "WouldBlock" }],
   [12, { code: "ENOMEM", message: "Cannot allocate memory" }],

@@ -244,6 +244,17 @@ Deno.test("an address that is not ours is AddrNotAvailable, and what can't be co
   await assertDescriptors(before, sockets);
 });
 
+Deno.test("an IPv6 address may stand in brackets, as in URLs", async () => {
+  await using listener = await listen({ hostname: "[::1]", port: 0 });
+  assertEquals(listener.addr.hostname, "::1");
+  await using conn = await connect({ hostname: "[::1]", port: listener.addr.port });
+  assertEquals(conn.remoteAddr, listener.addr);
+  const error = await assertRejects(() => listen({ hostname: "[::1]", port: listener.addr.port })) as
+    & Error
+    & SystemErrorFields;
+  assertEquals(error.address, `[::1]:${listener.addr.port}`);
+});
+
 Deno.test("a host without a name is refused with words", async () => {
   await assertRejects(() => connect({ hostname: "", port: 1 }), TypeError, "hostname is empty");
   await assertRejects(() => listen({ hostname: "", port: 0 }), TypeError, "hostname is empty");
