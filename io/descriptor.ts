@@ -53,6 +53,8 @@ export class Descriptor implements RequestOwner {
   serveMessage: ((request: Request) => boolean) | null = null;
   /** Bytes that were read and could not be delivered; the next read begins with them. */
   #unread: Uint8Array<ArrayBuffer>[] = [];
+  /** An error that the kernel tells once, and that nobody has come for: the next read has it, behind those bytes. */
+  #failure: { readonly error: unknown } | null = null;
   #closing: Promise<void> | null = null;
 
   /**
@@ -130,6 +132,7 @@ export class Descriptor implements RequestOwner {
       checkOffset(offset);
       if (p.byteLength === 0) return this.#moveNothing("read", options);
       if (offset === CURRENT_POSITION && this.#servesAtOnce) return this.#readUnread(p, options);
+      if (offset === CURRENT_POSITION && this.#failure !== null) throw this.#takeFailure("read", options);
       return this.#readRequest(p, offset, options, holder);
     } catch (error) {
       return Promise.reject(error);
@@ -170,6 +173,7 @@ export class Descriptor implements RequestOwner {
       if (offset === CURRENT_POSITION && this.#servesAtOnce) {
         return this.#readUnread(views.find((view) => view.byteLength > 0)!, options);
       }
+      if (offset === CURRENT_POSITION && this.#failure !== null) throw this.#takeFailure("readv", options);
       const request = this.#vectored(Op.READ, "readv", views, length, offset);
       request.decode = readResult;
       return this.driver.start(request, options);
@@ -403,10 +407,12 @@ export class Descriptor implements RequestOwner {
       },
       decode: (bytes, flags, served) => bytes === 0 ? undefined : served ?? pool.take(flags >>> 16, bytes),
       discard: (bytes) => this.unread(bytes),
+      discardError: (error) => this.#failure = { error },
       retryAfter: (result) => result === -Errno.ENOBUFS ? 0 : undefined,
     });
     const chunks = {
       next: async () => {
+        if (this.#unread.length === 0 && this.#failure !== null) throw this.#takeFailure("read", undefined);
         if (this.#unread.length === 0) return await received.next();
         // What an earlier read or iteration has left comes first.
         this.admit("read", undefined);
@@ -430,14 +436,21 @@ export class Descriptor implements RequestOwner {
   serve(request: Request): boolean {
     if (request.opcode === Op.RECVMSG) return this.serveMessage?.(request) ?? false;
     const reads = request.opcode === Op.RECV || request.opcode === Op.READ;
-    if (reads && (request.sqeFlags & Sqe.BUFFER_SELECT) !== 0) {
-      request.bytes = this.#unread.shift() ?? null;
-      request.result = request.bytes?.byteLength ?? 0;
-      return request.bytes !== null;
+    if (!reads) return false;
+    if (this.#unread.length === 0) {
+      if (this.#failure === null) return false;
+      request.failure = this.#failure.error as Error;
+      this.#failure = null;
+      return true;
+    }
+    if ((request.sqeFlags & Sqe.BUFFER_SELECT) !== 0) {
+      request.bytes = this.#unread.shift()!;
+      request.result = request.bytes.byteLength;
+      return true;
     }
     // A buffer that has been detached meanwhile is refused where it always is.
     const p = request.view ?? request.views?.find((view) => view.byteLength > 0);
-    if (!reads || this.#unread.length === 0 || !p?.byteLength) return false;
+    if (!p?.byteLength) return false;
     request.result = this.#takeUnread(p);
     return true;
   }
@@ -484,6 +497,13 @@ export class Descriptor implements RequestOwner {
   #moveNothing(operation: string, options: OperationOptions | undefined): Promise<number> {
     this.admit(operation, options);
     return Promise.resolve(0);
+  }
+
+  #takeFailure(operation: string, options: OperationOptions | undefined): unknown {
+    this.admit(operation, options);
+    const { error } = this.#failure!;
+    this.#failure = null;
+    return error;
   }
 
   /** Delivers bytes that were kept. */

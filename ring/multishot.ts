@@ -19,6 +19,8 @@ export interface MultishotSource<T> {
   decode(result: number, cqeFlags: number, served: Uint8Array<ArrayBuffer> | null): T | undefined;
   /** Takes what was brought and nobody has come for. */
   discard(value: T): unknown;
+  /** Takes what has ended the request, where nobody has come for that. */
+  discardError?(error: unknown): void;
   /** Whether the end of the request is the end of the iteration, unless it is this side that has stopped it. */
   readonly once?: boolean;
   /** After how many milliseconds the request is to be made anew, if this final, negative result shall be survived. */
@@ -211,6 +213,8 @@ export class Multishot<T> implements AsyncIterableIterator<T> {
     await this.#stop(reason);
     try {
       await Promise.all(this.#values.splice(0).map((value) => this.#source.discard(value)));
+      if (this.#failure !== null) this.#source.discardError?.(this.#failure.error);
+      this.#failure = null;
     } finally {
       this.#clearing--;
       this.#release();

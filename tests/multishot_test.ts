@@ -414,3 +414,36 @@ for (const backlog of [0, 1]) {
     await ring.close();
   });
 }
+
+for (const how of ["a read that comes", "a read that waits", "another iteration"]) {
+  Deno.test(`a reset that came in an iteration which is left is told to ${how}, behind the chunks`, async () => {
+    const { ring, listener, dial } = await listening();
+    const [peer, conn] = await Promise.all([dial(), listener.accept()]);
+    const iteration = conn.chunks();
+    await conn.writeAll(new Uint8Array(1)); // closing with this unread is a reset
+    await peer.writeAll(new Uint8Array([1]));
+    await iteration.next();
+    await peer.writeAll(new Uint8Array([2]));
+    await sleep(1, { ring });
+    await peer.close();
+    await until("the request has ended", () => ring.inFlight === 0);
+    await loopTurn();
+    const p = new Uint8Array(9);
+    const waiting = how === "a read that waits" ? [conn.read(p), conn.read(p)] : [];
+    waiting[1]?.catch(() => {});
+    await iteration.return!();
+    if (how === "another iteration") {
+      const other = conn.chunks();
+      assertEquals((await other.next()).value, new Uint8Array([2]));
+      await assertRejects(() => other.next(), Deno.errors.ConnectionReset);
+      await other.return!();
+    } else {
+      assertEquals([await (waiting[0] ?? conn.read(p)), p[0]], [1, 2]);
+      await assertRejects(() => waiting[1] ?? conn.read(p), Deno.errors.ConnectionReset);
+    }
+    assertEquals(await conn.read(p), null);
+    await conn.close();
+    await listener.close();
+    await ring.close();
+  });
+}
