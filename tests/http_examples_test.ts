@@ -14,6 +14,7 @@ import {
   start,
   text,
 } from "./support/example.ts";
+import { isDeno2 } from "./support/runtime.ts";
 import { loopTurn, until, within } from "./support/until.ts";
 
 // The HTTP examples as users run them: processes of their own, with the flags of their first line, against curl, wrk,
@@ -1026,13 +1027,19 @@ Deno.test("concurrent_downloads removes its files at Ctrl-C too", async () => {
   assertEquals(leftovers(), before);
 });
 
-Deno.test("concurrent_downloads downloads all the same when whoever reads its output has seen enough", async () => {
-  const before = leftovers();
-  const command = commandOf("concurrent_downloads.ts").map((word) => `'${word}'`).join(" ");
-  const { out, err } = await execute("sh", "-c", `{ ${command}; echo "exit $?" >&2; } | head -n 1`);
-  assertMatch(out, /^Downloading 100 resources into .*\n$/);
-  assertEquals([err, leftovers()], ["exit 0\n", before]);
-});
+// Before Deno 2.8 console.log throws when nobody reads any more.
+const ignore = !isDeno2(8);
+Deno.test(
+  "concurrent_downloads downloads all the same when whoever reads its output has seen enough",
+  { ignore },
+  async () => {
+    const before = leftovers();
+    const command = commandOf("concurrent_downloads.ts").map((word) => `'${word}'`).join(" ");
+    const { out, err } = await execute("sh", "-c", `{ ${command}; echo "exit $?" >&2; } | head -n 1`);
+    assertMatch(out, /^Downloading 100 resources into .*\n$/);
+    assertEquals([err, leftovers()], ["exit 0\n", before]);
+  },
+);
 
 testWith("script", "bsdutils", "concurrent_downloads shows its progress in one line of a terminal", async () => {
   const command = commandOf("concurrent_downloads.ts").map((word) => `'${word}'`).join(" ");

@@ -127,7 +127,7 @@ Deno.test("what makes no sense is refused before there is a socket", async () =>
 });
 
 Deno.test("without a port a listener has one that the kernel chose, as with Deno's; whom to call must be said", async () => {
-  const options: Deno.TcpListenOptions = { hostname: "127.0.0.1" };
+  const options = { hostname: "127.0.0.1" } as Deno.TcpListenOptions; // before Deno 2.9 its type asks for a port
   await using listener = await listen(options);
   assert(listener.addr.port > 0);
   await using datagrams = await listenDatagram({ transport: "udp", hostname: "127.0.0.1" });
