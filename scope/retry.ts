@@ -120,8 +120,9 @@ function requireRange(name: string, value: number, least: number, most: number):
 
 async function pause(ms: number): Promise<void> {
   admit();
-  const waiter = new Waiter<void>();
+  // The alarm first: where none can be set, nobody waits.
   const alarm = clock().set(ms, () => waiter.resolve());
+  const waiter = new Waiter<void>();
   try {
     await waiter.promise;
   } finally {

@@ -89,10 +89,11 @@ export async function timeout<T>(
   let overdue: DOMException | undefined;
   token.deadlineReason = () => overdue ??= new DOMException(`Timed out after ${ms} ms`, "TimeoutError");
   const run = options.grace === undefined ? fn as () => T | PromiseLike<T> : () => fn(stoppingSignal(token));
+  const alarms: Alarm[] = [];
+  let leaveSignal: (() => void) | undefined;
   try {
-    const leaveSignal = joinSignal(token, signal);
-    const alarms: Alarm[] = [];
     try {
+      leaveSignal = joinSignal(token, signal);
       const end = ms + grace;
       if (end < Infinity) {
         token.deadline = clock().now() + end;
@@ -106,7 +107,7 @@ export async function timeout<T>(
       return await runUnder(token, run);
     } finally {
       for (const alarm of alarms) await alarm.stop();
-      leaveSignal();
+      leaveSignal?.();
       token.release();
     }
   } catch (error) {

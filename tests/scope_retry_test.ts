@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertStrictEquals } from "@std/as
 import { connect, defaultRing, listen, type Listener } from "../mod.ts";
 import { retry, type RetryOptions, scope, timeout } from "../scope/mod.ts";
 import { clock as installed, installClock } from "../scope/clock.ts";
-import { forever, manualClock, Operation, turn, watch } from "./_scope.ts";
+import { forever, manualClock, Operation, turn, unhandledRejections, watch } from "./_scope.ts";
 
 const kernelClock = installed();
 
@@ -257,6 +257,21 @@ Deno.test("retry(): options that are none are an error, and the function is not 
   await assertRejects(() => retry(Promise.resolve(1)), TypeError, "takes a function");
   // @ts-expect-error: it takes a function
   await assertRejects(() => retry(start, { when: true }), TypeError, "when");
+});
+
+Deno.test("retry(): where no alarm can be set for a pause it rejects, and nothing is left waiting", async () => {
+  const error = new Error("no timer");
+  installClock({
+    now: () => 0,
+    set() {
+      throw error;
+    },
+  });
+  const { fn } = failing(1);
+  const unhandled = await unhandledRejections(async () => {
+    assertStrictEquals(await assertRejects(() => retry(fn)), error);
+  });
+  assertEquals(unhandled, []);
 });
 
 Deno.test("retry() without end goes on until it has a value", async () => {

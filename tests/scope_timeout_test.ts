@@ -255,6 +255,16 @@ Deno.test("where no alarm can be set timeout() rejects, and leaves the scope aro
   });
 });
 
+Deno.test("a signal that is none is an error of timeout(), and leaves the scope around it usable", async () => {
+  const clock = manualClock();
+  const left = watch(scope(async () => {
+    const options = { signal: {} as AbortSignal };
+    await assertRejects(() => timeout(5, () => assert(false, "started"), options), TypeError, "AbortSignal");
+  }));
+  await turn();
+  assertEquals([left.state, clock.timesSet], ["fulfilled", 0]);
+});
+
 Deno.test("a TimeoutError leads to the caller's line", async () => {
   const clock = manualClock();
   async function theCaller() {
