@@ -168,10 +168,25 @@ export class CancelToken extends Cancellable {
     }
   }
 
-  /** Leaves the parent: its owner has settled. */
+  /**
+   * Leaves the parent: its owner has settled. What is still under it belongs to the parent from now on, as does what
+   * comes later: a function that nobody has waited for may have gone on meanwhile.
+   */
   release(): void {
     this.#released = true;
-    this.joined?.leave(this);
+    const around = this.joined;
+    if (around === null) return;
+    for (let member = this.#last; member !== null; member = this.#last) {
+      this.#unlink(member);
+      member.joined = null;
+      around.#add(member);
+    }
+    for (let member = this.#firstTold; member !== null; member = this.#firstTold) {
+      this.#unlink(member);
+      member.joined = around;
+      around.#firstTold = push(member, around.#firstTold);
+    }
+    around.leave(this);
   }
 
   /**

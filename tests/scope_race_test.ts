@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals } from "@std/assert";
-import { race, scope, shield } from "../scope/mod.ts";
+import { all, any, race, scope, settled, shield } from "../scope/mod.ts";
 import { forever, Operation, turn, unhandledRejections, watch } from "./_scope.ts";
 
 Deno.test("race() settles like the first function that settles", async () => {
@@ -192,3 +192,32 @@ Deno.test("race(): errors lead to the caller's line", async () => {
   const misuse = await assertRejects(theMisuser, TypeError);
   assert(misuse.stack!.includes("theMisuser"), misuse.stack);
 });
+
+for (const [name, run] of Object.entries({ race, any, all, settled })) {
+  Deno.test(`${name}(): what a function has left behind belongs to the scope around, and ends with it`, async () => {
+    const go = Promise.withResolvers<void>();
+    const other = new Operation({ lingers: true });
+    const [later, slow] = [[] as Operation[], [] as Operation[]];
+    const reason = new Error("stop");
+    const left = watch(scope(async (s) => {
+      const startLater = async () => {
+        await go.promise;
+        later.push(new Operation());
+        slow.push(new Operation({ lingers: true }));
+      };
+      await run([() => void startLater(), () => other.promise.catch(() => {})]);
+      s.cancel(reason);
+      await forever();
+    }));
+    await turn();
+    go.resolve();
+    await turn();
+    assertEquals([later[0].started, later[0].cancels, left.state], [true, 0, "pending"]);
+    other.complete();
+    await turn();
+    assertEquals([later[0].back, later[0].reason, left.state], [true, reason, "pending"]);
+    slow[0].end();
+    await turn();
+    assertStrictEquals(left.value, reason);
+  });
+}

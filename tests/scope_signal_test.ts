@@ -160,6 +160,7 @@ Deno.test("a shielded token is not cancelled, but waited for", () => {
   const late = new CancelToken(token, { shielded: true });
   assertEquals([shielded.cancelled, below.cancelled, late.cancelled], [false, false, false]);
   assertEquals(token.idle, false);
+  below.release();
   shielded.release();
   late.release();
   late.release();
