@@ -159,7 +159,10 @@ export class Scope implements AsyncDisposable {
     // Asynchronous, so that what it throws at once comes after what the children have thrown before.
     enterScope = async (scope, fn) => await scope.#token.run(() => fn(scope));
     failScope = (scope, error) => scope.#fail(error, scope.#token);
-    settleScope = (scope, fulfilled, value) => scope.#settle(fulfilled, value);
+    settleScope = (scope, fulfilled, value) => {
+      const before = scope.#disposing?.catch(() => {});
+      return scope.#disposing = (async () => (await before, await scope.#settle(fulfilled, value)))();
+    };
   }
 
   private constructor(options: CancelOptions = {}) {
@@ -360,16 +363,13 @@ export class Scope implements AsyncDisposable {
   }
 
   async #settle(fulfilled: boolean, value?: unknown): Promise<unknown> {
-    do {
-      await this.#childrenEnd();
-      if (!this.#token.idle) await this.#token.abandon();
-      for (let cleanup = this.#cleanups.pop(); cleanup !== undefined; cleanup = this.#cleanups.pop()) {
-        await this.#cleanUp(cleanup);
-      }
-    } while (this.#foreground > 0 || this.#background.size > 0 || !this.#token.idle);
+    await this.#allEnds();
     // A value is none if a cancel from around the scope has cut short what was still going on.
     const complete = fulfilled && this.#errors.length === 0 && (!this.#cutShort || this.#cancelledItself);
-    if (fulfilled && !complete) await this.#cleanUp(() => disposeUnclaimed(value, this.#token));
+    if (fulfilled && !complete) {
+      this.#cleanups.push(() => disposeUnclaimed(value, this.#token));
+      await this.#allEnds();
+    }
     this.#phase = Phase.Settled;
     if (this.#alarm !== null) await this.#alarm.stop();
     this.#leaveSignal();
@@ -377,6 +377,19 @@ export class Scope implements AsyncDisposable {
     if (complete) return value;
     if (this.#errors.length > 0) throw oneOrAll(this.#errors);
     throw this.#token.cancelled ? reportedReason(this.#token) : stopOf(this.#token)!.reason;
+  }
+
+  /** Waits for the children, and runs the cleanups; before each of those, for the children of the one before. */
+  async #allEnds(): Promise<void> {
+    for (;;) {
+      do {
+        await this.#childrenEnd();
+        if (!this.#token.idle) await this.#token.abandon();
+      } while (this.#foreground > 0 || this.#background.size > 0 || !this.#token.idle);
+      const cleanup = this.#cleanups.pop();
+      if (cleanup === undefined) return;
+      await this.#cleanUp(cleanup);
+    }
   }
 
   async #childrenEnd(): Promise<void> {

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { Scope, scope, shield, Task } from "../scope/mod.ts";
-import { forever, Operation, turn, unhandledRejections, watch } from "./_scope.ts";
+import { born } from "../scope/ownership.ts";
+import { forever, Operation, Resource, turn, unhandledRejections, watch } from "./_scope.ts";
 
 Deno.test("a scope's value is its function's", async () => {
   const value: number = await scope(() => 1);
@@ -643,7 +644,7 @@ Deno.test("a cancel from outside during the cleanup does not reach it, and the v
   assertEquals(left, { state: "fulfilled", value: 1 });
 });
 
-Deno.test("a cleanup can defer another, which runs next, and spawn a child, which is waited for", async () => {
+Deno.test("a cleanup can defer another, which runs next, and spawn a child, which is waited for first", async () => {
   const events: string[] = [];
   let operation: Operation | undefined;
   const left = watch(scope((s) => {
@@ -654,10 +655,24 @@ Deno.test("a cleanup can defer another, which runs next, and spawn a child, whic
     });
   }));
   await turn();
-  assertEquals([events, left.state], [["deferred in cleanup", "outer"], "pending"]);
+  assertEquals([events, left.state], [[], "pending"]);
   operation!.complete();
   await turn();
-  assertEquals(left.state, "fulfilled");
+  assertEquals([events, left.state], [["deferred in cleanup", "outer"], "fulfilled"]);
+});
+
+Deno.test("a child that the closing of the scope's value spawns is waited for", async () => {
+  const error = new Error("real");
+  const operations: Operation[] = [];
+  const left = watch(scope((s) => {
+    s.spawn(() => Promise.reject(error));
+    return born(new Resource(() => void s.spawn(() => shield(() => (operations[0] = new Operation()).promise))));
+  }));
+  await turn();
+  assertEquals([operations.length, left.state], [1, "pending"]);
+  operations[0].complete();
+  await turn();
+  assertStrictEquals(left.value, error);
 });
 
 Deno.test("a cleanup that lets a cancellation of its scope pass is no error", async () => {
@@ -845,6 +860,29 @@ Deno.test("a scope can be left twice, and before its function has settled", asyn
     })
   );
   assertStrictEquals(thrown, error);
+});
+
+Deno.test("a scope that is left while it is being left is left once, whoever waits", async () => {
+  for (const first of ["function", "child"]) {
+    const operations: Operation[] = [];
+    const order: string[] = [];
+    let disposed: ReturnType<typeof watch> | undefined;
+    const left = watch(scope((s) => {
+      const leave = () => void (disposed = watch(s[Symbol.asyncDispose]()));
+      for (const i of [0, 1]) s.defer(async () => (order.push(`begin ${i}`), await turn(), order.push(`end ${i}`)));
+      for (const i of [0, 1]) s.spawn(() => (operations[i] = new Operation()).promise);
+      if (first === "function") leave();
+      else s.spawn(() => turn().then(leave));
+      return 42;
+    }));
+    for (const i of [0, 1]) {
+      await turn();
+      operations[i].complete();
+    }
+    for (let i = 0; i < 4; i++) await turn();
+    assertEquals([left.value, disposed!.state], [42, "fulfilled"]);
+    assertEquals(order, ["begin 1", "end 1", "begin 0", "end 0"]);
+  }
 });
 
 Deno.test("a task's rejection that nobody awaits is never an unhandled rejection", async () => {

@@ -421,7 +421,7 @@ Deno.test("cleanups run in reverse order, one after another, shielded; one that 
   assertEquals(order, ["last begins", "last ends", "first begins", "first ends"]);
 });
 
-Deno.test("children that a cleanup spawns are waited for", async () => {
+Deno.test("children that a cleanup spawns are waited for, before the next cleanup runs", async () => {
   const order: string[] = [];
   await scope((s) => {
     s.defer(() => {
@@ -429,7 +429,7 @@ Deno.test("children that a cleanup spawns are waited for", async () => {
       s.defer(() => void order.push("deferred in cleanup"));
     });
   });
-  assertEquals(order, ["deferred in cleanup", "child"]);
+  assertEquals(order, ["child", "deferred in cleanup"]);
 });
 
 Deno.test("await using in a cancelled scope closes what it holds", async () => {
