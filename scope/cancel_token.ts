@@ -38,6 +38,8 @@ export class CancelToken extends Cancellable {
   cancelled = false;
   /** What operations reject with once `cancelled`. */
   reason: unknown = undefined;
+  /** Which token's cancellation it is, this one's or one's around it, once `cancelled`. */
+  origin: CancelToken = this;
   /** Called when this is cancelled, before those who have joined are told. */
   onCancel: ((reason: unknown) => void) | null = null;
   /** Whether `stop` was called, and why. */
@@ -63,6 +65,7 @@ export class CancelToken extends Cancellable {
     if (parent.cancelled && !shielded) {
       this.cancelled = true;
       this.reason = parent.reason;
+      this.origin = parent.origin;
     }
     // The cancelled and the shielded too: they are not to be told, but to be waited for.
     parent.#add(this);
@@ -114,10 +117,10 @@ export class CancelToken extends Cancellable {
    */
   override cancel(reason: unknown): void {
     const tokens: CancelToken[] = [];
-    this.#mark(reason, tokens);
+    this.#mark(reason, this, tokens);
     for (const token of tokens) {
       for (let member = token.#first; member !== null; member = member.next) {
-        if (member instanceof CancelToken && !member.shielded) member.#mark(reason, tokens);
+        if (member instanceof CancelToken && !member.shielded) member.#mark(reason, this, tokens);
       }
     }
     // The oldest child first, as within each.
@@ -143,10 +146,11 @@ export class CancelToken extends Cancellable {
     for (const token of tokens) token.onStop?.(reason);
   }
 
-  #mark(reason: unknown, tokens: CancelToken[]): void {
+  #mark(reason: unknown, origin: CancelToken, tokens: CancelToken[]): void {
     if (this.cancelled) return;
     this.cancelled = true;
     this.reason = reason;
+    this.origin = origin;
     tokens.push(this);
   }
 

@@ -78,8 +78,9 @@ export function requireMilliseconds(name: string, ms: number): void {
  */
 export function reportedReason(token: CancelToken): unknown {
   let { reason } = token;
-  for (let at = token; !at.shielded && at.parent !== null;) {
-    at = at.parent;
+  // From origin to origin: of all that one cancel has reached each would look at each, however deep they are.
+  for (let at = token.origin; !at.shielded && at.parent !== null;) {
+    at = at.parent.origin;
     if (!at.cancelled && at.deadline < Infinity && at.deadline <= clock().now()) at.cancel(at.deadlineReason!());
     if (at.cancelled) reason = at.reason;
   }

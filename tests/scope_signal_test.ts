@@ -1,5 +1,6 @@
 import { assertEquals, assertRejects, assertStrictEquals, assertThrows } from "@std/assert";
 import { Cancellable, CancelToken, tokenOf } from "../scope/cancel_token.ts";
+import { reportedReason } from "../scope/cancellation.ts";
 import { all, race, scope, timeout } from "../scope/mod.ts";
 import { countListeners, forever, manualClock, Operation, turn, watch } from "./_scope.ts";
 
@@ -165,6 +166,34 @@ Deno.test("a shielded token is not cancelled, but waited for", () => {
   late.release();
   late.release();
   assertEquals(token.idle, true);
+});
+
+Deno.test("the reported reason is found without a look at each of the scopes that one cancel has reached", () => {
+  for (const late of [false, true]) {
+    const outer = new CancelToken();
+    if (late) outer.cancel("reason");
+    let looks = 0;
+    let token = outer;
+    for (let depth = 0; depth < 100; depth++) {
+      token = new CancelToken(token);
+      Object.defineProperty(token, "shielded", { get: () => (looks++, false) });
+    }
+    outer.cancel("reason");
+    looks = 0;
+    assertEquals([reportedReason(token), looks], ["reason", 0]);
+  }
+});
+
+Deno.test("the reported reason is that of the outermost cancel, as far as no shield is between", () => {
+  const tokens = [new CancelToken()];
+  for (let depth = 1; depth < 9; depth++) tokens.push(new CancelToken(tokens[depth - 1], { shielded: depth === 3 }));
+  const reasons = () => tokens.map(reportedReason);
+  tokens[6].cancel("inner");
+  assertEquals(reasons().slice(5), [undefined, "inner", "inner", "inner"]);
+  tokens[4].cancel("middle");
+  assertEquals(reasons().slice(3), [undefined, "middle", "middle", "middle", "middle", "middle"]);
+  tokens[0].cancel("outer");
+  assertEquals(reasons(), ["outer", "outer", "outer", undefined, "middle", "middle", "middle", "middle", "middle"]);
 });
 
 Deno.test("the token of a signal is one for each signal", () => {
