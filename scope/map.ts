@@ -33,8 +33,9 @@ export interface MapOptions extends CancelOptions {
  * Leaving the loop early cancels what is in flight, waits for it, and closes the source (shielded, as cleanups are).
  *
  * The first error, of a call or of the source, cancels the rest as in `all`, whatever place its item has in the order,
- * and is thrown when all has come back: by the `next` that waits, or the one after. Results that nobody takes are
- * dropped, and closed if they are resources that came to be in their call.
+ * and is thrown when all has come back: by the `next` that waits, or the one after, or by leaving the loop with `break`.
+ * If nobody has come for it when the scope is left, it is an unhandled rejection. Results that nobody takes are dropped,
+ * and closed if they are resources that came to be in their call.
  *
  * @param source Something iterable, also asynchronously. Its own operations belong to the iteration as well.
  * @param fn Gets an item and its number, from 0.
@@ -181,6 +182,7 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
     this.#token = token;
     this.#phase = Phase.Going;
     token.onCancel = () => this.#end();
+    token.onAbandon = () => void this.#tellUnclaimed();
     if (token.cancelled) this.#end();
   }
 
@@ -288,7 +290,8 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
       }
     }
     this.#ended.resolve();
-    token.release();
+    // With an error that nobody has come for yet it stays where it will be asked for it.
+    if (this.#errors.length === 0) token.release();
   }
 
   async #cleanUp(cleanup: () => Promise<void>): Promise<void> {
@@ -299,12 +302,19 @@ class Mapping<T, R> implements AsyncIterableIterator<R, undefined>, AsyncDisposa
     }
   }
 
+  /** Its scope is left: an error that nobody has come for becomes a rejection that nobody has handled. */
+  async #tellUnclaimed(): Promise<void> {
+    await this.#ended.promise;
+    if (this.#errors.length > 0) this.#last();
+  }
+
   /** How the iteration has ended: an error is told once. */
   #last(): IteratorResult<R, undefined> {
     const errors = this.#errors;
     const cut = this.#cut;
     this.#errors = [];
     this.#cut = null;
+    this.#token.release();
     if (errors.length > 0) throw oneOrAll(errors);
     if (cut !== null) throw cut.reason;
     return { done: true, value: undefined };

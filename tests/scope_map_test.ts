@@ -201,6 +201,47 @@ Deno.test("map(): an error that comes while nobody waits is thrown by the next n
   }
 });
 
+Deno.test("map(): an error that nobody has come for when the scope is left is an unhandled rejection, once", async () => {
+  const error = new Error("real");
+  for (const failed of ["before", "by"]) {
+    const left = Promise.withResolvers<void>();
+    const reasons = await unhandledRejections(() =>
+      scope(async () => {
+        const { operations, fn } = calls({ lingers: true });
+        const results = map(new Numbers(), fn, { concurrency: 2 });
+        const next = results.next();
+        operations[0].complete("first");
+        await next;
+        if (failed === "before") operations[1].fail(error);
+        else void left.promise.then(() => operations[1].fail(error));
+        await turn();
+        setTimeout(left.resolve);
+        return results;
+      }).then(async (results) => assertEquals(await results.next(), { done: true, value: undefined }))
+    );
+    assertEquals(reasons, [error]);
+  }
+});
+
+Deno.test("map(): a next, or leaving the loop, comes for the error though it came long before", async () => {
+  const error = new Error("real");
+  for (const last of ["next", "return"] as const) {
+    const reasons = await unhandledRejections(() =>
+      scope(async () => {
+        const { operations, fn } = calls();
+        const results = map(new Numbers(), fn, { concurrency: 2 });
+        const next = results.next();
+        operations[0].complete("first");
+        await next;
+        operations[1].fail(error);
+        await turn();
+        assertStrictEquals(await assertRejects(() => results[last]!()), error);
+      })
+    );
+    assertEquals(reasons, []);
+  }
+});
+
 Deno.test("map(): an error of the source is thrown, and a source that failed is not closed", async () => {
   const error = new Error("in source");
   for (const asynchronous of [false, true]) {
