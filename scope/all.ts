@@ -53,7 +53,7 @@ export async function all<const Fns extends readonly (() => unknown)[]>(
   const token = new CancelToken(CancelToken.current() ?? null);
   const values: unknown[] = new Array(list.length);
   const fulfilled: CancelToken[] = new Array(list.length);
-  const errors: unknown[] = [];
+  const errors = new Set<unknown>();
   let completed = 0;
 
   const runOne = async (i: number) => {
@@ -64,7 +64,7 @@ export async function all<const Fns extends readonly (() => unknown)[]>(
       completed++;
     } catch (error) {
       if (isCancellation(error, own)) return;
-      if (!errors.includes(error)) errors.push(error);
+      errors.add(error);
       token.cancel(abortError("Another function of all failed", { cause: error }));
     }
   };
@@ -75,10 +75,10 @@ export async function all<const Fns extends readonly (() => unknown)[]>(
     if (completed === list.length) return values as { -readonly [Key in keyof Fns]: Awaited<ReturnType<Fns[Key]>> };
     for (const i of fulfilled.keys()) {
       if (fulfilled[i] !== undefined) {
-        await disposeUnclaimed(values[i], fulfilled[i]).catch((error) => errors.push(error));
+        await disposeUnclaimed(values[i], fulfilled[i]).catch((error) => errors.add(error));
       }
     }
-    throw errors.length > 0 ? oneOrAll(errors) : reportedReason(token);
+    throw errors.size > 0 ? oneOrAll(errors) : reportedReason(token);
   } finally {
     token.release();
   }

@@ -128,8 +128,9 @@ export async function runUnder<T>(token: CancelToken, fn: () => T | PromiseLike<
 }
 
 /** One real error is thrown as it is, several as an `AggregateError`, in the order in which they happened. */
-export function oneOrAll(errors: readonly unknown[]): unknown {
-  return errors.length === 1 ? errors[0] : new AggregateError(errors, `${errors.length} errors in one scope`);
+export function oneOrAll(errors: Iterable<unknown>): unknown {
+  const list = [...errors];
+  return list.length === 1 ? list[0] : new AggregateError(list, `${list.length} errors in one scope`);
 }
 
 function nothing(): void {}

@@ -46,7 +46,7 @@ export async function race<const Fns extends readonly (() => unknown)[]>(
   const list = functionsOf("race", fns);
   if (list.length === 0) throw new TypeError("race needs at least one function: none would ever win");
   const token = new CancelToken(CancelToken.current() ?? null);
-  const errors: unknown[] = [];
+  const errors = new Set<unknown>();
   let winner = null as { value: unknown } | null;
   const running = new Set<CancelToken>();
   // Each loser, not the token around them: what the winner has set up goes on in that when the race is over.
@@ -63,18 +63,18 @@ export async function race<const Fns extends readonly (() => unknown)[]>(
       try {
         const value = await runUnder(own, fn).finally(() => running.delete(own));
         // A value decides also after a cancel from outside: that came too late for it.
-        if (winner !== null || errors.length > 0) return await disposeUnclaimed(value, own, winner?.value);
+        if (winner !== null || errors.size > 0) return await disposeUnclaimed(value, own, winner?.value);
         winner = { value };
         decide();
       } catch (error) {
         if (isCancellation(error, own)) return;
-        if (!errors.includes(error)) errors.push(error);
+        errors.add(error);
         decide();
       }
     }));
     leaveSignal();
-    if (errors.length > 0) {
-      await disposeUnclaimed(winner?.value, token).catch((error) => errors.push(error));
+    if (errors.size > 0) {
+      await disposeUnclaimed(winner?.value, token).catch((error) => errors.add(error));
       throw oneOrAll(errors);
     }
     if (winner === null) throw reportedReason(token);

@@ -129,7 +129,8 @@ enum Phase {
 export class Scope implements AsyncDisposable {
   readonly #token: CancelToken;
   readonly #leaveSignal: () => void;
-  readonly #errors: unknown[] = [];
+  /** In the order in which they happened, each once. */
+  readonly #errors = new Set<unknown>();
   readonly #cleanups: (() => unknown)[] = [];
   readonly #background = new Set<CancelToken>();
   /** Children that have not settled, the background ones apart, and functions that are run in the scope. */
@@ -356,7 +357,7 @@ export class Scope implements AsyncDisposable {
    */
   #fail(error: unknown, token: CancelToken): void {
     if (isCancellation(error, token) || isStop(error, token)) return;
-    if (!this.#errors.includes(error)) this.#errors.push(error);
+    this.#errors.add(error);
     if (!this.#token.cancelled) {
       this.#token.cancel(abortError("The scope was cancelled because a part of it failed", { cause: error }));
     }
@@ -365,7 +366,7 @@ export class Scope implements AsyncDisposable {
   async #settle(fulfilled: boolean, value?: unknown): Promise<unknown> {
     await this.#allEnds();
     // A value is none if a cancel from around the scope has cut short what was still going on.
-    const complete = fulfilled && this.#errors.length === 0 && (!this.#cutShort || this.#cancelledItself);
+    const complete = fulfilled && this.#errors.size === 0 && (!this.#cutShort || this.#cancelledItself);
     if (fulfilled && !complete) {
       this.#cleanups.push(() => disposeUnclaimed(value, this.#token));
       await this.#allEnds();
@@ -375,7 +376,7 @@ export class Scope implements AsyncDisposable {
     this.#leaveSignal();
     this.#token.release();
     if (complete) return value;
-    if (this.#errors.length > 0) throw oneOrAll(this.#errors);
+    if (this.#errors.size > 0) throw oneOrAll(this.#errors);
     throw this.#token.cancelled ? reportedReason(this.#token) : stopOf(this.#token)!.reason;
   }
 
