@@ -32,12 +32,12 @@ async function load(port: number, connections: number, seconds: number): Promise
   return JSON.parse(new TextDecoder().decode(stdout));
 }
 
-function serverPeer(connections: number, name: string, program: string, ...args: string[]): Peer {
+function serverPeer(connections: number, name: string, program: string): Peer {
   return {
     name,
     async open(): Promise<Contender> {
       const child = new Deno.Command(Deno.execPath(), {
-        args: ["run", "-A", new URL(program, import.meta.url).pathname, ...args],
+        args: ["run", "-A", new URL(program, import.meta.url).pathname],
         stdin: "piped",
         stdout: "piped",
       }).spawn();
@@ -83,7 +83,6 @@ export const benchmarks: Benchmark[] = CONNECTIONS.map((connections) => ({
   sampleSeconds: 0.5,
   peers: [
     serverPeer(connections, "ringscope listen", "./echo_ringscope.ts"),
-    serverPeer(connections, "... with registered files", "./echo_ringscope.ts", "registered"),
     serverPeer(connections, "Deno.listen", "./echo_deno.ts"),
     serverPeer(connections, "node:net", "./echo_node.ts"),
   ],

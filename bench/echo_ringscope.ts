@@ -1,9 +1,8 @@
-/** An echo server over ringscope: prints its port. With the argument "registered", on a ring with registered files. */
-import { type Conn, listen, Ring, scope } from "../mod.ts";
+/** An echo server over ringscope: prints its port. */
+import { type Conn, listen, scope } from "../mod.ts";
 import { BUFFER_BYTES, serveParent } from "./echo_server.ts";
 
-const ring = Deno.args[0] === "registered" ? Ring.open({ registeredFiles: 2048 }) : undefined;
-await using listener = await listen({ hostname: "127.0.0.1", port: 0, ring });
+await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
 serveParent(listener.addr.port);
 
 await scope(async (s) => {

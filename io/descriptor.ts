@@ -29,6 +29,11 @@ const SEEK_SET = 0;
 const SEEK_CUR = 1;
 const MSG_WAITALL = 0x100;
 const MSG_NOSIGNAL = 0x4000;
+/**
+ * Reads and writes before a descriptor is registered with its ring: registering it, and taking it out again, costs as
+ * much as so many of them save.
+ */
+const TRANSFERS_BEFORE_REGISTERED = 32;
 /** Where `readAll` begins when it can't know the size; doubled from there. */
 const FIRST_CHUNK_BYTES = 64 << 10;
 
@@ -43,8 +48,10 @@ export class Descriptor implements RequestOwner {
   readonly #ring: Ring | undefined;
   #driver: Driver | null = null;
   #traits: DescriptorTraits | null;
-  /** Where it is registered with the ring; -1 for nowhere, `null` as long as that is open. */
-  #place: number | null = null;
+  /** Where it is registered with the ring; -1 for nowhere. */
+  #place = -1;
+  /** Transfers so far, counted until it is registered. */
+  #transfers = 0;
   /** The position of what has one, as far as is known; `null` for unknown. */
   #position: number | null = null;
   #readLane: Lane | null = null;
@@ -97,15 +104,13 @@ export class Descriptor implements RequestOwner {
   #transfer(opcode: number, operation: string): Request {
     this.requireOpen(operation);
     const { driver } = this;
+    if (this.#transfers < TRANSFERS_BEFORE_REGISTERED && ++this.#transfers === TRANSFERS_BEFORE_REGISTERED) {
+      this.#place = driver.registerFile(this.fd);
+    }
     const request = this.#own(driver.transfer(opcode, operation));
-    if (driver.registeredFiles > 0) this.#nameRegistered(request);
-    return request;
-  }
-
-  #nameRegistered(request: Request): void {
-    this.#place ??= this.driver.directDescriptors.register(this.fd);
     if (this.#place >= 0) request.fd = this.#place;
     request.sqeFlags = this.#place >= 0 ? Sqe.FIXED_FILE : 0;
+    return request;
   }
 
   /** Throws if it is closed. */
@@ -473,7 +478,7 @@ export class Descriptor implements RequestOwner {
       driver.native.rs_close(this.fd);
       return;
     }
-    if (this.#place !== null && this.#place >= 0) driver.directDescriptors.unregister(this.#place);
+    if (this.#place >= 0) driver.directDescriptors.unregister(this.#place);
     const request = driver.request(Op.CLOSE, "close");
     request.fd = this.fd;
     request.subject = this.subject;

@@ -1,7 +1,7 @@
 /**
  * The ring's own file table. It has places for direct descriptors (files that are opened, used and closed inside a chain
- * and never become numbers of the process), and, where the ring is asked for it, for registered files: the process's
- * descriptors as the ring finds them faster.
+ * and never become numbers of the process), and for registered files: the process's descriptors as the ring finds them
+ * faster.
  *
  * @module
  */
@@ -25,10 +25,12 @@ const IORING_RSRC_REGISTER_SPARSE = 1;
 export class DirectDescriptors {
   readonly #native: Native;
   readonly #ringFd: number;
-  /** Places for registered files. */
-  readonly #spare: number[];
+  /** Places for registered files that have been given back, the first one that was never taken, and the end of them. */
+  readonly #spare: number[] = [];
+  #fresh: number;
+  readonly #end: number;
   /** Where the number to register stands. */
-  readonly #number: Mapping | null = null;
+  #number: Mapping | null = null;
   /** Places for direct descriptors, and those of them that are free. */
   readonly #places: number;
   readonly #free: number[];
@@ -42,26 +44,25 @@ export class DirectDescriptors {
     // struct io_uring_rsrc_register: nr, flags, resv2, data, tags.
     const register = new Uint32Array(8);
     register[1] = IORING_RSRC_REGISTER_SPARSE;
-    for (let places = DIRECT_DESCRIPTORS;; places >>= 1) {
-      register[0] = places + registeredFiles;
+    let places = DIRECT_DESCRIPTORS;
+    for (let files = registeredFiles;;) {
+      register[0] = places + files;
       const result = native.rs_register(ringFd, Register.FILES2, register, register.byteLength);
-      this.#places = places;
       if (result >= 0) break;
-      if (result !== -Errno.EMFILE || places === 1) throw systemError(result, "io_uring_register");
+      if (result !== -Errno.EMFILE || register[0] === 1) throw systemError(result, "io_uring_register");
+      if (files > 0) files >>= 1;
+      else places >>= 1;
     }
-    this.#free = Array.from({ length: this.#places }, (_, i) => this.#places - 1 - i);
-    this.#spare = Array.from({ length: registeredFiles }, (_, i) => this.#places + registeredFiles - 1 - i);
-    if (registeredFiles === 0) return;
-    const number = Mapping.create(native, PAGE_BYTES);
-    if (typeof number === "number") throw systemError(number, "mmap");
-    this.#number = number;
+    this.#places = places;
+    this.#free = Array.from({ length: places }, (_, i) => places - 1 - i);
+    this.#fresh = places;
+    this.#end = register[0];
   }
 
-  /** Registers a descriptor; returns its place, or -1 where there is none left. */
+  /** Registers a descriptor; returns its place, or -1 where there is none left or the kernel does not take it. */
   register(fd: number): number {
-    const place = this.#spare.pop();
-    if (place === undefined) return -1;
-    if (this.#update(place, fd) === 1) return place;
+    const place = this.#spare.pop() ?? (this.#fresh < this.#end ? this.#fresh++ : -1);
+    if (place < 0 || this.#update(place, fd) === 1) return place;
     this.#spare.push(place);
     return -1;
   }
@@ -77,12 +78,15 @@ export class DirectDescriptors {
     this.#number?.unmap();
   }
 
+  /** Returns 1, or a negative errno. */
   #update(place: number, fd: number): number {
-    const { buffer, address } = this.#number!;
-    new Int32Array(buffer)[0] = fd;
+    const number = this.#number ?? Mapping.create(this.#native, PAGE_BYTES);
+    if (typeof number === "number") return number;
+    this.#number = number;
+    new Int32Array(number.buffer, 0, 1)[0] = fd;
     // struct io_uring_files_update: offset, resv, fds.
-    const update = new Uint32Array([place, 0, low(address), high(address)]);
-    return this.#native.rs_register(this.#ringFd, Register.FILES_UPDATE, new Uint8Array(update.buffer), 1);
+    const update = new Uint32Array([place, 0, low(number.address), high(number.address)]);
+    return this.#native.rs_register(this.#ringFd, Register.FILES_UPDATE, update, 1);
   }
 
   /** Places that are taken. */

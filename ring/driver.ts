@@ -200,6 +200,16 @@ export class Driver implements RequestHost {
     return this.#directDescriptors ??= new DirectDescriptors(this.#native, this.#uring.fd, this.registeredFiles);
   }
 
+  /** Registers a descriptor with the ring; returns its place in the table, or -1 where that can't be. */
+  registerFile(fd: number): number {
+    if (this.registeredFiles === 0) return -1;
+    try {
+      return this.directDescriptors.register(fd);
+    } catch {
+      return -1; // no table: no memory for one, or a limit that leaves no room
+    }
+  }
+
   /** The pool of provided buffers, registered on first use; `null` where the kernel has none. */
   get bufferRing(): BufferRing | null {
     this.#requireOpen();

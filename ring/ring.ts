@@ -35,9 +35,9 @@ export interface RingOptions {
    */
   doorbell?: DoorbellKind;
   /**
-   * Up to how many open files and connections are registered with the ring, which the kernel then finds faster: for
-   * long-lived connections with many small reads and writes, as it costs two system calls for each of them. Those beyond
-   * this number do without. 0 to 16384. Default: 0.
+   * Up to how many open files and connections are registered with the ring, which the kernel then finds faster. That
+   * takes two system calls for each of them, so it is done only after some reads and writes. Those beyond this number, or
+   * beyond the limit of open files, do without. 0 to 16384. Default: 4096.
    */
   registeredFiles?: number;
   /**
@@ -94,7 +94,7 @@ export class Ring implements AsyncDisposable {
       MAX_COMPLETION_ENTRIES,
     );
     const sqpollIdleMs = integerWithin("sqpollIdleMs", options.sqpollIdleMs ?? 100, 1, 2 ** 31 - 1);
-    const registeredFiles = integerWithin("registeredFiles", options.registeredFiles ?? 0, 0, MAX_REGISTERED_FILES);
+    const registeredFiles = integerWithin("registeredFiles", options.registeredFiles ?? 4096, 0, MAX_REGISTERED_FILES);
     const { doorbell, sqpoll = false, registeredBuffers = false, kernel } = options;
     if (kernel !== undefined && !/^\d+\.\d+$/.test(kernel)) {
       throw new TypeError(`kernel must be a release such as "5.19", not ${JSON.stringify(kernel)}`);
