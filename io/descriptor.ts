@@ -44,8 +44,6 @@ export class Descriptor implements RequestOwner {
   onIdle: (() => void) | null = null;
   readonly fd: number;
   readonly subject: Subject | undefined;
-  readonly kind: string;
-  readonly #ring: Ring | undefined;
   #driver: Driver | null = null;
   #traits: DescriptorTraits | null;
   /** Where it is registered with the ring; -1 for nowhere. */
@@ -63,6 +61,8 @@ export class Descriptor implements RequestOwner {
   /** An error that the kernel tells once, and that nobody has come for: the next read has it, behind those bytes. */
   #failure: { readonly error: unknown } | null = null;
   #closing: Promise<void> | null = null;
+  readonly kind: string;
+  readonly #ring: Ring | undefined;
 
   /**
    * @param kind What it is to people, such as `"file"`.
@@ -100,9 +100,10 @@ export class Descriptor implements RequestOwner {
     return this.#own(this.driver.request(opcode, operation));
   }
 
-  /** A request that moves bytes. */
-  #transfer(opcode: number, operation: string): Request {
+  /** A request that moves bytes; `opFlags`, `lane`, `laneHolder` and `decode` are still to be set. */
+  #transfer(opcode: number, operation: string, p: Uint8Array, offset: number): Request {
     this.requireOpen(operation);
+    this.#requirePosition(operation, offset);
     const { driver } = this;
     if (this.#transfers < TRANSFERS_BEFORE_REGISTERED && ++this.#transfers === TRANSFERS_BEFORE_REGISTERED) {
       this.#place = driver.registerFile(this.fd);
@@ -110,6 +111,11 @@ export class Descriptor implements RequestOwner {
     const request = this.#own(driver.transfer(opcode, operation));
     if (this.#place >= 0) request.fd = this.#place;
     request.sqeFlags = this.#place >= 0 ? Sqe.FIXED_FILE : 0;
+    request.view = p;
+    request.length = p.byteLength;
+    request.offset = offset;
+    request.pollable = this.traits.pollable;
+    request.keepsLaneIfShort = false;
     return request;
   }
 
@@ -150,16 +156,11 @@ export class Descriptor implements RequestOwner {
     options: OperationOptions | undefined,
     holder: object | null,
   ): Promise<number | null> {
-    const { socket, pollable } = this.traits;
-    const request = this.#transfer(socket ? Op.RECV : Op.READ, "read");
-    this.#requirePosition("read", offset);
-    request.view = p;
-    request.length = p.byteLength;
-    request.pollable = pollable;
-    request.offset = offset;
-    request.decode = readResult;
+    const request = this.#transfer(this.traits.socket ? Op.RECV : Op.READ, "read", p, offset);
+    request.opFlags = 0;
+    request.lane = offset === CURRENT_POSITION ? this.#readLane ??= this.#laneOfReads() : null;
     request.laneHolder = holder;
-    if (offset === CURRENT_POSITION) request.lane = this.#readLane ??= this.#laneOfReads();
+    request.decode = readResult;
     return this.driver.start(request, options);
   }
 
@@ -329,15 +330,12 @@ export class Descriptor implements RequestOwner {
   }
 
   #writeRequest(p: Uint8Array, offset: number): Request {
-    const { socket, pollable } = this.traits;
-    const request = this.#transfer(socket ? Op.SEND : Op.WRITE, "write");
-    this.#requirePosition("write", offset);
-    request.view = p;
-    request.length = p.byteLength;
-    request.pollable = pollable;
-    request.offset = offset;
-    if (socket) request.opFlags = MSG_NOSIGNAL;
-    if (offset === CURRENT_POSITION) request.lane = this.#writeLane ??= this.#laneOfWrites();
+    const { socket } = this.traits;
+    const request = this.#transfer(socket ? Op.SEND : Op.WRITE, "write", p, offset);
+    request.opFlags = socket ? MSG_NOSIGNAL : 0;
+    request.lane = offset === CURRENT_POSITION ? this.#writeLane ??= this.#laneOfWrites() : null;
+    request.laneHolder = null;
+    request.decode = null;
     return request;
   }
 

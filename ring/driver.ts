@@ -16,7 +16,7 @@ import { Errno } from "./errno.ts";
 import { about, isCancelled, systemError, withBytesWritten } from "./errors.ts";
 import { Features } from "./features.ts";
 import { Inbox, MESSAGE_USER_DATA } from "./messages.ts";
-import { complete, prepare, writeTimespec } from "./operations.ts";
+import { complete, prepare, prepareTransfer, writeTimespec } from "./operations.ts";
 import {
   Cause,
   type Lane,
@@ -247,24 +247,28 @@ export class Driver implements RequestHost {
   }
 
   /**
-   * A request that moves bytes and is no part of a chain; `fd`, `owner`, `subject`, `view`, `length`, `offset` and
-   * `pollable` must be set.
+   * A request that moves bytes and is no part of a chain. It may have been one before: the fields from `fd` to `decode`
+   * must be set, `subject` and `pollable` too, but for those that only the ring writes.
    */
   transfer(opcode: number, operation: string): Request {
-    const spare = this.#spares.pop();
-    if (spare !== undefined) {
-      spare.renew(opcode, operation);
-      return spare;
-    }
-    const request = new Request(this, opcode, operation);
+    const request = this.#spares.pop() ?? new Request(this, opcode, operation);
+    request.opcode = opcode;
+    request.operation = operation;
     request.renewable = true;
+    request.state = RequestState.Queued;
     return request;
   }
 
   /** Starts a request; settles when its last CQE is in. */
   start<T>(request: Request, options?: OperationOptions): Promise<T> {
     try {
-      request.signalLink = this.#admit(request, request, options);
+      if (request.renewable && options === undefined) {
+        const token = request.token = this.admit(undefined);
+        if (token !== undefined) token.join(request);
+        request.simple = true;
+      } else {
+        request.signalLink = this.#admit(request, request, options);
+      }
     } catch (error) {
       return Promise.reject(error);
     }
@@ -292,6 +296,7 @@ export class Driver implements RequestHost {
   /** Asks a request to stop; the first cause stands. */
   cancelRequest(request: Request, cause: Cause, reason: unknown): void {
     if (request.state >= RequestState.Completed || request.cause !== Cause.None) return;
+    request.simple = false;
     request.cause = cause;
     request.reason = reason;
     if (request.state === RequestState.Queued) {
@@ -307,7 +312,10 @@ export class Driver implements RequestHost {
   passLane(lane: Lane, holder: object): void {
     if (lane.turn !== holder) return;
     lane.turn = null;
-    if (lane.waiting.length === 0) return;
+    if (lane.waiting.length > 0) this.#beginNextTurn(lane);
+  }
+
+  #beginNextTurn(lane: Lane): void {
     for (let next = lane.waiting.shift(); next !== undefined; next = lane.waiting.shift()) {
       if (next.state !== RequestState.Queued) continue;
       if (next.owner?.serve(next)) {
@@ -396,12 +404,9 @@ export class Driver implements RequestHost {
   }
 
   #enqueue(request: Request): void {
-    for (let link: Request | null = request; link !== null; link = link.nextLink) {
-      this.#inFlight++;
-      if (link.owner !== null) {
-        link.owner.pending++;
-        if (!link.owner.referenced) this.#unreferenced++;
-      }
+    this.#count(request);
+    if (!request.simple) {
+      for (let link = request.nextLink; link !== null; link = link.nextLink) this.#count(link);
     }
     const { lane } = request;
     if (lane === null) {
@@ -413,6 +418,14 @@ export class Driver implements RequestHost {
       lane.waiting.push(request);
       this.#crowdedLanes.add(lane);
     }
+  }
+
+  #count(request: Request): void {
+    const { owner } = request;
+    this.#inFlight++;
+    if (owner === null) return;
+    owner.pending++;
+    if (!owner.referenced) this.#unreferenced++;
   }
 
   #send(request: Request): void {
@@ -535,7 +548,8 @@ export class Driver implements RequestHost {
       const request = queue[this.#queueHead];
       if (request.state !== RequestState.Queued) continue;
       if (!beyondCq && this.#owed >= uring.cqEntries) return written;
-      if (!this.#writeLinked(request)) return written;
+      const fitted = request.simple ? this.#writeSimple(request) : this.#writeLinked(request);
+      if (!fitted) return written;
       written = true;
     }
     if (queue.length > 0) {
@@ -543,6 +557,20 @@ export class Driver implements RequestHost {
       this.#queueHead = 0;
     }
     return written;
+  }
+
+  /** Writes a simple transfer; `false` if there is no room for it yet. */
+  #writeSimple(request: Request): boolean {
+    const uring = this.#uring;
+    if (uring.space === 0) return false;
+    const result = prepareTransfer(request, uring, this.#arena);
+    if (result < 0) {
+      this.#failUnsent(request, request.failure ?? systemError(result, request.operation, request.subject));
+      return true;
+    }
+    this.#push(request, CqeKind.Request);
+    request.state = RequestState.Submitted;
+    return true;
   }
 
   /** Writes a request with its timer and all that is linked to it; `false` if there is no room for it yet. */
@@ -652,6 +680,16 @@ export class Driver implements RequestHost {
     }
     const kind: CqeKind = userDataHigh & 2 ** KIND_BITS - 1;
     if (this.observer !== null) observe(this.observer, request.operation, kind, result);
+    if (request.simple) {
+      request.outstanding--;
+      this.#owed--;
+      request.result = result;
+      complete(request);
+      this.#arena.give(request.block!);
+      request.block = null;
+      this.#settle(request);
+      return;
+    }
     if ((flags & CqeFlag.MORE) !== 0) {
       if (request.onShot !== null) {
         request.onShot(result, flags);
@@ -702,37 +740,47 @@ export class Driver implements RequestHost {
     request.block = null;
   }
 
-  /** The end of a request: its slot is free, its tokens forget it, its promise is settled. */
+  /** The end of a request: its tokens forget it, its promise is settled, its slot is free. */
   #settle(request: Request): void {
     request.state = RequestState.Settled;
-    if (request.slot >= 0) {
-      this.#slots[request.slot] = null;
-      this.#generations[request.slot] = this.#generations[request.slot] + 1 & GENERATION_MASK;
-      this.#freeSlots.push(request.slot);
-    }
-    const { group, lane, owner } = request;
-    if (lane !== null && !(request.keepsLaneIfShort && request.result >= 0 && request.result < request.length)) {
-      this.passLane(lane, request);
-    }
-    if (group === null) leaveTokens(request);
-    else if (--group.unsettled === 0) leaveTokens(group);
+    const { slot, lane, owner, simple, holdsLane } = request;
+    if (slot >= 0) this.#generations[slot] = this.#generations[slot] + 1 & GENERATION_MASK;
+    if (lane !== null && !holdsLane) this.passLane(lane, request);
+    if (simple) request.joined?.leave(request);
+    else if (request.group === null) leaveTokens(request);
+    else if (--request.group.unsettled === 0) leaveTokens(request.group);
     if (owner !== null) {
       if (!owner.referenced) this.#unreferenced--;
       if (--owner.pending === 0) owner.onIdle?.();
     }
-    if (--this.#inFlight === 0 && this.#yielding !== null) {
+    if (--this.#inFlight > 0) {
+      const { result, decode } = request;
+      if (simple && result >= 0 && request.failure === null && !holdsLane) {
+        request.resolve(decode === null ? result : decode(request));
+        // Nobody refers to it any more, nor goes on with what it left: it is used again, with its slot.
+        request.view = null;
+        this.#spares.push(request);
+        return;
+      }
+      settlePromise(request);
+    } else {
+      this.#settleLast(request);
+    }
+    if (slot >= 0) {
+      this.#slots[slot] = null;
+      this.#freeSlots.push(slot);
+    }
+  }
+
+  /** Nothing is in flight any more. */
+  #settleLast(request: Request): void {
+    if (this.#yielding !== null) {
       // Nobody waits for what comes after the loop's turn: no timer is left behind for it.
       clearImmediate(this.#yielding);
       this.#yielding = null;
       this.#schedule();
     }
-    if (this.#inFlight > 0) {
-      settlePromise(request);
-      if (request.renewable && request.plain) {
-        request.view = null;
-        this.#spares.push(request);
-      }
-    } else if (this.#doorbell.rest()) {
+    if (this.#doorbell.rest()) {
       this.#lastSettled.push(request);
     } else {
       settlePromise(request);

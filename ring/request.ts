@@ -78,31 +78,60 @@ export interface RequestHost {
 
 /**
  * One request. Fields are set once by whoever makes it, up to `decode`; the rest is the ring's. Plain transfers are used
- * again: at some hundred thousand of them a second, fresh memory is what costs most.
+ * again: at some hundred thousand of them a second, fresh memory is what costs most, and memory far apart what comes next.
  */
 export class Request extends Cancellable {
+  // What a simple transfer needs lies together.
   opcode: number;
-  /** The operation's name in errors, such as `"read"`. */
-  operation: string;
+  /** Whether it is a transfer on its own, made by `Driver.transfer`. */
+  renewable = false;
+  /** Whether it is that, and nothing but its own CQE and its scope has to do with it: no deadline, signal or cancel. */
+  simple = false;
+  state = RequestState.Queued;
+  slot = -1;
   fd = -1;
-  /** The SQE's `off`: a transfer's position, or `CURRENT_POSITION` for the file's own and for what has none. */
-  offset = 0;
-  /** The SQE's `addr`, where it is a number and no memory. */
-  address = 0;
-  /** The SQE's `len`, where the opcode does not derive it from `view`. */
-  length = 0;
-  /** The SQE's 32 bits of flags that belong to the opcode. */
-  opFlags = 0;
   /** The SQE's `IOSQE_*` flags; linking is added by the ring. */
   sqeFlags = 0;
+  /** The SQE's `len`, where the opcode does not derive it from `view`. */
+  length = 0;
+  /** The SQE's `off`: a transfer's position, or `CURRENT_POSITION` for the file's own and for what has none. */
+  offset = 0;
+  /** The SQE's 32 bits of flags that belong to the opcode. */
+  opFlags = 0;
+  /** Where read bytes go to, or written ones come from. */
+  view: Uint8Array | null = null;
+  block: Block | null = null;
+  /** CQEs that are still to come: its own, its timer's, its cancels'. */
+  outstanding = 0;
+  result = 0;
+  owner: RequestOwner | null = null;
+  /** The lane it waits in for its turn, and in whose name, if not its own. */
+  lane: Lane | null = null;
+  laneHolder: object | null = null;
+  /** Whether the lane stays its own if it is a success of fewer bytes than asked for: the holder of what follows. */
+  keepsLaneIfShort = false;
+  /** A failure on this side of the kernel, such as a buffer that was detached meanwhile. */
+  failure: Error | null = null;
+  /** Makes the promise's value of the result, which is not negative. Default: the result. */
+  decode: ((request: Request) => unknown) | null = null;
+  resolve!: (value: unknown) => void;
+  reject!: (reason: unknown) => void;
+  /** The token of the scope it belongs to. */
+  token: CancelToken | undefined = undefined;
+  /** The operation's name in errors, such as `"read"`. */
+  operation: string;
+  subject: Subject | undefined = undefined;
+  /** Whether it waits by poll, where a LINK_TIMEOUT reaches it; one that blocks in a worker needs a TIMEOUT. */
+  pollable = false;
+
+  /** The SQE's `addr`, where it is a number and no memory. */
+  address = 0;
   /** The SQE's `ioprio`: flags of the socket opcodes. */
   priority = 0;
   /** The SQE's `buf_group`, or `buf_index`. */
   bufferGroup = 0;
   /** The SQE's `file_index`: slot + 1 of a direct descriptor, or what else the opcode has there. */
   fileIndex = 0;
-  /** Where read bytes go to, or written ones come from. */
-  view: Uint8Array | null = null;
   /** What was read, where neither `view` nor `views` say where to. */
   bytes: Uint8Array<ArrayBuffer> | null = null;
   /** Instead of `view`, several arrays one after another. */
@@ -111,21 +140,10 @@ export class Request extends Cancellable {
   operands: readonly Operand[] | null = null;
   /** All 16 words of the SQE, for requests that are written by hand; its user data and operands are filled in. */
   words: Uint32Array | null = null;
-  subject: Subject | undefined = undefined;
-  owner: RequestOwner | null = null;
-  /** The lane it waits in for its turn, and in whose name, if not its own. */
-  lane: Lane | null = null;
-  laneHolder: object | null = null;
-  /** Whether the lane stays its own if it is a success of fewer bytes than asked for: the holder of what follows. */
-  keepsLaneIfShort = false;
   /** Milliseconds a TIMEOUT takes. */
   durationMs = 0;
   /** Milliseconds to its deadline; -1 for none. */
   timeoutMs = -1;
-  /** Whether it waits by poll, where a LINK_TIMEOUT reaches it; one that blocks in a worker needs a TIMEOUT. */
-  pollable = false;
-  /** Whether it is a transfer on its own, made by `Driver.transfer`. */
-  renewable = false;
   /** Whether tokens reach it. A close is not to be cancelled. */
   cancellable = true;
   /** The next link of its chain, and whether that one runs whatever becomes of this one. */
@@ -133,40 +151,26 @@ export class Request extends Cancellable {
   hardLink = false;
   /** What joins the tokens for all links of a chain; `null` outside chains. */
   group: LinkedRequests | null = null;
-  /** Makes the promise's value of the result, which is not negative. Default: the result. */
-  decode: ((request: Request) => unknown) | null = null;
   /** Takes each result but the last of a request that completes again and again. */
   onShot: ((result: number, cqeFlags: number) => void) | null = null;
   /** What the caller gave, for requests that may have to go on, and since when a `timeout` counts. */
   options: OperationOptions | undefined = undefined;
   startedMs = 0;
 
-  /** The token of the scope it belongs to. */
-  token: CancelToken | undefined = undefined;
-  state = RequestState.Queued;
   cause = Cause.None;
   reason: unknown = undefined;
-  slot = -1;
-  /** CQEs that are still to come: its own, its timer's, its cancels'. */
-  outstanding = 0;
   cancelTries = 0;
   timerArmed = false;
   timerFired = false;
-  result = 0;
   /** Whether a zero-copy send has been done, and only the CQE is to come that frees its memory. */
   sent = false;
   /** The flags of its CQE, `IORING_CQE_F_*`. */
   cqeFlags = 0;
-  block: Block | null = null;
   /** Where in the block its bytes begin: not 0 only where the links of a chain share one. */
   blockOffset = 0;
   /** Whether the block belongs to a chain, which gives it back. */
   sharesBlock = false;
-  /** A failure on this side of the kernel, such as a buffer that was detached meanwhile. */
-  failure: Error | null = null;
   signalLink: SignalLink | null = null;
-  resolve!: (value: unknown) => void;
-  reject!: (reason: unknown) => void;
   readonly #host: RequestHost;
 
   constructor(host: RequestHost, opcode: number, operation: string) {
@@ -176,28 +180,9 @@ export class Request extends Cancellable {
     this.operation = operation;
   }
 
-  /**
-   * Whether a transfer has come and gone so plainly that nothing can still refer to it: no cancel, timer or signal has
-   * to do with it, and nobody goes on with what it left.
-   */
-  get plain(): boolean {
-    return this.cause === Cause.None && this.result >= 0 && this.failure === null && this.timeoutMs < 0 &&
-      this.signalLink === null && !(this.keepsLaneIfShort && this.result < this.length);
-  }
-
-  /** Makes a plain transfer a new one, with every field that transfers use as it was at first. */
-  renew(opcode: number, operation: string): void {
-    this.opcode = opcode;
-    this.operation = operation;
-    this.opFlags = 0;
-    this.lane = null;
-    this.laneHolder = null;
-    this.keepsLaneIfShort = false;
-    this.decode = null;
-    this.options = undefined;
-    this.token = undefined;
-    this.state = RequestState.Queued;
-    this.slot = -1;
+  /** Whether somebody goes on with what it left: it is a success of fewer bytes than were asked for. */
+  get holdsLane(): boolean {
+    return this.keepsLaneIfShort && this.failure === null && this.result >= 0 && this.result < this.length;
   }
 
   /** Called by the token it has joined. */

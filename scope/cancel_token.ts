@@ -26,6 +26,16 @@ export abstract class Cancellable {
 
 /** A place in the tree of cancellation: cancelled at most once, for good, with everything that has joined it. */
 export class CancelToken extends Cancellable {
+  /** Whether `cancel` was called. Level-triggered: it stays true. */
+  cancelled = false;
+  /** Whether its owner has settled. */
+  #released = false;
+  /** Those who have joined and have not been told of a cancel, from the newest to the oldest. */
+  #first: Cancellable | null = null;
+  #last: Cancellable | null = null;
+  /** Those who have been told, and have still to come back. */
+  #firstTold: Cancellable | null = null;
+  #onIdle: (() => void) | null = null;
   /** The token around this one, whether or not its cancellation reaches in here (see `shielded`). */
   readonly parent: CancelToken | null;
   /** A shielded token does not hear of its parent's cancellation. */
@@ -34,8 +44,6 @@ export class CancelToken extends Cancellable {
   deadline = Infinity;
   /** The error a passed deadline cancels with. Set together with `deadline`. */
   deadlineReason: (() => unknown) | null = null;
-  /** Whether `cancel` was called. Level-triggered: it stays true. */
-  cancelled = false;
   /** What operations reject with once `cancelled`. */
   reason: unknown = undefined;
   /** Which token's cancellation it is, this one's or one's around it, once `cancelled`. */
@@ -48,14 +56,6 @@ export class CancelToken extends Cancellable {
   onStop: ((reason: unknown) => void) | null = null;
   /** Called when the scope around this is left, and only this is in its way. */
   onAbandon: (() => void) | null = null;
-  /** Whether its owner has settled. */
-  #released = false;
-  /** Those who have joined and have not been told of a cancel, from the newest to the oldest. */
-  #first: Cancellable | null = null;
-  #last: Cancellable | null = null;
-  /** Those who have been told, and have still to come back. */
-  #firstTold: Cancellable | null = null;
-  #onIdle: (() => void) | null = null;
 
   constructor(parent: CancelToken | null = null, { shielded = false } = {}) {
     super();

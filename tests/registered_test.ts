@@ -1,4 +1,4 @@
-/** Registered files and buffers: options that change nothing but speed. */
+/** Registered files and buffers: they change nothing but speed. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { chain, connect, listen, open, Ring, type RingOptions, sleep, socketpair, timeout } from "../mod.ts";
 import { assertDescriptors, descriptors } from "./support/descriptors.ts";
@@ -15,6 +15,15 @@ const options: [string, RingOptions][] = [
   ["both", { registeredFiles: 64, registeredBuffers: true }],
   ["both and SQPOLL", { registeredFiles: 64, registeredBuffers: true, sqpoll: true }],
 ];
+
+/** More reads or writes than there are before a descriptor is registered. */
+const MANY = 40;
+
+/** What the kernel says is registered with a ring: sockets, and files of that path. */
+function registered(ring: Ring, path = "socket:"): number {
+  const info = Deno.readTextFileSync(`/proc/self/fdinfo/${ring.fd}`);
+  return info.split("\n").filter((line) => /^\s*\d+: /.test(line) && line.includes(path)).length;
+}
 
 function randomBytes(count: number): Uint8Array<ArrayBuffer> {
   const random = new Random(count);
@@ -39,6 +48,13 @@ for (const [name, ringOptions] of options) {
           assert(read.every((byte, i) => byte === data[i]));
         }
         for (const file of files) await file.close();
+        await using file = await open(path, { read: true, write: true, ring });
+        const piece = new Uint8Array(bytes / MANY >>> 0);
+        for (let i = 0; i < MANY; i++) {
+          assertEquals(await file.readAt(piece, i * piece.length), piece.length);
+          assert(piece.every((byte, j) => byte === data[i * piece.length + j]));
+          await file.writeAt(piece, i * piece.length);
+        }
       }
       const [, n] = await chain({ ring }).open(path).read(new Uint8Array(1000)).close();
       assertEquals(n, 1000);
@@ -58,9 +74,15 @@ for (const [name, ringOptions] of options) {
         const client = await connect({ hostname: "127.0.0.1", port: listener.addr.port, ring });
         const server = await accepted;
         await Promise.all([
-          client.writeAll(data),
           (async () => {
-            for (let filled = 0; filled < data.length;) filled += (await server.read(new Uint8Array(70_000)))!;
+            for (let i = 0; i < data.length; i += 2000) await client.writeAll(data.subarray(i, i + 2000));
+          })(),
+          (async () => {
+            const p = new Uint8Array(2000);
+            for (let at = 0, n; at < data.length; at += n) {
+              n = (await server.read(p))!;
+              assert(p.subarray(0, n).every((byte, i) => byte === data[at + i]));
+            }
           })(),
         ]);
         await assertRejects(() => timeout(1, () => server.read(new Uint8Array(1))), DOMException);
@@ -73,17 +95,54 @@ for (const [name, ringOptions] of options) {
   });
 }
 
-Deno.test("a place among the registered files is used again", async () => {
-  await using ring = Ring.open({ registeredFiles: 2 });
-  for (let i = 0; i < 200; i++) {
-    const [left, right] = socketpair({ ring });
-    await left.writeAll(new Uint8Array([i]));
-    const buffer = new Uint8Array(1);
+Deno.test("a descriptor is registered after some transfers, and no more once it is closed", async () => {
+  await using ring = Ring.open();
+  const [left, right] = socketpair({ ring });
+  const buffer = new Uint8Array(1);
+  await left.writeAll(buffer);
+  assertEquals(registered(ring), 0);
+  for (let i = 0; i < MANY; i++) {
     await right.read(buffer);
-    assertEquals(buffer[0], i);
-    await left.close();
-    await right.close();
+    await left.writeAll(buffer);
   }
+  assertEquals(registered(ring), 2);
+  await using zeros = await open("/dev/zero", { ring });
+  for (let i = 0; i < MANY; i++) await zeros.read(buffer);
+  assertEquals(registered(ring, "/dev/zero"), 1);
+  await left.close();
+  assertEquals(registered(ring), 1);
+  await right.close();
+  assertEquals(registered(ring), 0);
+});
+
+Deno.test("a place among the registered files is used again, and those beyond do without", async () => {
+  await using ring = Ring.open({ registeredFiles: 3 });
+  for (let i = 0; i < 20; i++) {
+    const pairs = [socketpair({ ring }), socketpair({ ring })];
+    for (const [left, right] of pairs) {
+      for (let j = 0; j < MANY; j++) {
+        await left.writeAll(new Uint8Array([j]));
+        const buffer = new Uint8Array(1);
+        await right.read(buffer);
+        assertEquals(buffer[0], j);
+      }
+    }
+    assertEquals(registered(ring), 3);
+    for (const conn of pairs.flat()) await conn.close();
+  }
+  assertEquals(registered(ring), 0);
+});
+
+Deno.test("without places nothing is registered", async () => {
+  await using ring = Ring.open({ registeredFiles: 0 });
+  const [left, right] = socketpair({ ring });
+  for (let i = 0; i < MANY; i++) {
+    await left.writeAll(new Uint8Array(1));
+    await right.read(new Uint8Array(1));
+  }
+  assertEquals(registered(ring), 0);
+  await left.close();
+  await right.close();
 });
 
 Deno.test("a bad number of registered files is refused", () => {

@@ -93,6 +93,19 @@ Deno.test("reads of one connection are served in the order of the calls", async 
   await right.close();
 });
 
+Deno.test("a writeAll whose buffer is detached before it is submitted lets the next one have its turn", async () => {
+  const [left, right] = socketpair();
+  const waiting = right.read(new Uint8Array(100));
+  const gone = new Uint8Array(10);
+  const refused = assertRejects(() => left.writeAll(gone), TypeError, "detached");
+  gone.buffer.transfer();
+  await refused;
+  await within("the next writeAll", left.writeAll(new Uint8Array(3)));
+  assertEquals(await waiting, 3);
+  await left.close();
+  await right.close();
+});
+
 Deno.test("bytes of a buffer that was detached meanwhile go to the read that waits, before any later ones", async () => {
   const [left, right] = socketpair();
   const buffers = Array.from({ length: 4 }, () => new Uint8Array(2));
