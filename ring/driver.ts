@@ -247,8 +247,8 @@ export class Driver implements RequestHost {
   }
 
   /**
-   * A request that moves bytes and is no part of a chain. It may have been one before: the fields from `fd` to `decode`
-   * must be set, `subject` and `pollable` too, but for those that only the ring writes.
+   * A request that moves bytes and is no part of a chain. It may have been another's before: `start` must follow, and all
+   * fields that any transfer sets must be set.
    */
   transfer(opcode: number, operation: string): Request {
     const request = this.#spares.pop() ?? new Request(this, opcode, operation);
@@ -261,15 +261,16 @@ export class Driver implements RequestHost {
 
   /** Starts a request; settles when its last CQE is in. */
   start<T>(request: Request, options?: OperationOptions): Promise<T> {
+    request.simple = request.renewable && options === undefined;
     try {
-      if (request.renewable && options === undefined) {
+      if (request.simple) {
         const token = request.token = this.admit(undefined);
         if (token !== undefined) token.join(request);
-        request.simple = true;
       } else {
         request.signalLink = this.#admit(request, request, options);
       }
     } catch (error) {
+      if (request.renewable) this.#spare(request);
       return Promise.reject(error);
     }
     const promise = promiseOf(request);
@@ -757,9 +758,7 @@ export class Driver implements RequestHost {
       const { result, decode } = request;
       if (simple && result >= 0 && request.failure === null && !holdsLane) {
         request.resolve(decode === null ? result : decode(request));
-        // Nobody refers to it any more, nor goes on with what it left: it is used again, with its slot.
-        request.view = null;
-        this.#spares.push(request);
+        this.#spare(request);
         return;
       }
       settlePromise(request);
@@ -770,6 +769,13 @@ export class Driver implements RequestHost {
       this.#slots[slot] = null;
       this.#freeSlots.push(slot);
     }
+  }
+
+  /** Keeps a transfer to be used again, with its slot: nobody refers to it, nor goes on with what it left. */
+  #spare(request: Request): void {
+    request.state = RequestState.Settled;
+    request.view = null;
+    this.#spares.push(request);
   }
 
   /** Nothing is in flight any more. */

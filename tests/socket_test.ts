@@ -6,15 +6,18 @@ import {
   defaultRing,
   listen,
   listenDatagram,
+  type OperationOptions,
   pipe,
+  Ring,
   scope,
   socketpair,
   type SystemErrorFields,
   timeout,
 } from "../mod.ts";
-import { assertDescriptors, sockets } from "./support/descriptors.ts";
+import { assertDescriptors, descriptors, sockets } from "./support/descriptors.ts";
 import * as libc from "./support/libc.ts";
-import { until, within } from "./support/until.ts";
+import { Random } from "./support/random.ts";
+import { loopTurn, turns, until, within } from "./support/until.ts";
 
 function pattern(bytes: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: bytes }, (_, i) => i * 11 + (i >> 10));
@@ -104,6 +107,84 @@ Deno.test("a writeAll whose buffer is detached before it is submitted lets the n
   assertEquals(await waiting, 3);
   await left.close();
   await right.close();
+});
+
+Deno.test("operations of every kind, one after another in 3,000 orders, know nothing of those before them", async () => {
+  const random = new Random(3000);
+  const before = descriptors();
+  {
+    await using ring = Ring.open();
+    const [left, right] = socketpair({ ring });
+    const [busy, idle] = socketpair({ ring });
+    const waiting = busy.read(new Uint8Array(1)); // something is always in flight, so that requests are used again
+    let sent = 0;
+    let received = 0;
+    const next = () => new Uint8Array([sent++]);
+    const readOne = async (p = new Uint8Array(1), options?: OperationOptions) => {
+      assertEquals(await right.read(p, options), 1);
+      assertEquals(p[0], received++ & 255);
+    };
+    const kinds: (() => Promise<unknown>)[] = [
+      () => Promise.all([left.writeAll(next()), readOne()]),
+      () => Promise.all([readOne(), left.write(next())]),
+      () => Promise.all([left.writeAll(next(), { timeout: 60_000 }), readOne(undefined, { timeout: 60_000 })]),
+      () => assertRejects(() => right.read(new Uint8Array(1), { timeout: 0 }), DOMException, "timed out"),
+      () => {
+        const controller = new AbortController();
+        const { signal } = controller;
+        const aborted = assertRejects(() => right.read(new Uint8Array(1), { signal }), Error, "aborted");
+        if (random.oneIn(2)) controller.abort(new Error("aborted"));
+        else queueMicrotask(() => queueMicrotask(() => controller.abort(new Error("aborted"))));
+        return aborted;
+      },
+      () =>
+        scope(async (s) => {
+          const child = s.spawn(() => right.read(new Uint8Array(1)));
+          if (random.oneIn(2)) await loopTurn();
+          child.cancel(new Error("cancelled"));
+          await assertRejects(() => child, Error, "cancelled");
+        }),
+      () =>
+        assertRejects(
+          () => left.writeAll(new Uint8Array(1), { signal: AbortSignal.abort(new Error("already")) }),
+          Error,
+          "already",
+        ),
+      () =>
+        scope(async (s) => {
+          s.cancel(new Error("already"));
+          await assertRejects(() => right.read(new Uint8Array(1)), Error, "already");
+        }),
+      async () => {
+        const gone = new Uint8Array(1);
+        const refused = assertRejects(() => left.writeAll(gone), TypeError, "detached");
+        gone.buffer.transfer();
+        await refused;
+      },
+      async () => {
+        const gone = new Uint8Array(1);
+        const refused = assertRejects(() => right.read(gone), TypeError, "detached");
+        await turns(3); // it has been submitted
+        gone.buffer.transfer();
+        await left.writeAll(next());
+        await refused;
+        await readOne();
+      },
+      async () => {
+        const [reader, writer] = socketpair({ ring });
+        await writer.close();
+        assertEquals(await reader.read(new Uint8Array(1)), null);
+        await assertRejects(() => reader.writeAll(new Uint8Array(1)), Deno.errors.BrokenPipe);
+        await reader.close();
+      },
+    ];
+    for (let i = 0; i < 3000; i++) await within(`operation ${i}`, kinds[random.below(kinds.length)]());
+    assertEquals(ring.inFlight, 1);
+    await idle.writeAll(new Uint8Array(1));
+    assertEquals(await waiting, 1);
+    for (const conn of [left, right, busy, idle]) await conn.close();
+  }
+  await assertDescriptors(before);
 });
 
 Deno.test("bytes of a buffer that was detached meanwhile go to the read that waits, before any later ones", async () => {
