@@ -56,9 +56,9 @@ const GENERATION_MASK = 2 ** (32 - KIND_BITS) - 1;
 /** Empty microtask turns before the loop is put to sleep: a caller several `await`s up may still be about to ask. */
 const PATIENCE_TURNS = 6;
 /** How long completions may be served without giving the event loop a turn, in milliseconds... */
-const LOOP_STARVATION_MS = 1;
-/** ...looked at once in this many flushes. */
-const LOOP_CHECK_FLUSHES = 32;
+const LOOP_STARVATION_MS = 4;
+/** ...looked at once in this many completions. */
+const LOOP_CHECK_COMPLETIONS = 256;
 /** Cancels of one request that may find nothing before the next ones wait a little. */
 const IMMEDIATE_CANCEL_TRIES = 8;
 const CANCEL_RETRY_MS = 1;
@@ -125,7 +125,8 @@ export class Driver implements RequestHost {
   #owed = 0;
   #flushScheduled = false;
   #idleTurns = 0;
-  #flushes = 0;
+  /** Completions served since the clock was looked at. */
+  #served = 0;
   #lastLoopTurn = performance.now();
   /** While the event loop has its turn. */
   #yielding: ReturnType<typeof setImmediate> | null = null;
@@ -445,9 +446,12 @@ export class Driver implements RequestHost {
   readonly #flush = (): void => {
     this.#flushScheduled = false;
     if (this.#closed || this.#yielding !== null) return;
-    if (++this.#flushes % LOOP_CHECK_FLUSHES === 0 && performance.now() - this.#lastLoopTurn > LOOP_STARVATION_MS) {
-      this.#yield();
-      return;
+    if (this.#served >= LOOP_CHECK_COMPLETIONS) {
+      this.#served = 0;
+      if (performance.now() - this.#lastLoopTurn > LOOP_STARVATION_MS) {
+        this.#yield();
+        return;
+      }
     }
     const moved = this.#pump();
     if (this.#yielding !== null) return;
@@ -498,6 +502,7 @@ export class Driver implements RequestHost {
       const refused = this.#uring.unsubmitted > 0 ? this.#uring.submit() : 0;
       const reaped = this.#uring.reap(this.#onCompletion);
       if (reaped > 0) moved = true;
+      this.#served += reaped;
       if (this.#queueHead === this.#queue.length && this.#cancels.length === 0 && this.#idleTimers.length === 0) {
         if (refused < 0) this.#onRefusal(refused);
         return moved;
