@@ -80,7 +80,7 @@ export const benchmarks: Benchmark[] = CONNECTIONS.map((connections) => ({
   name: connections === 64 ? "echo" : `echo${connections}`,
   title: `Echo of ${MESSAGE_BYTES} bytes over ${connections.toLocaleString("en")} connections`,
   unit: "round trips",
-  sampleSeconds: 0.5,
+  sampleSeconds: 0.2,
   peers: [
     serverPeer(connections, "ringscope listen", "./echo_ringscope.ts"),
     serverPeer(connections, "Deno.listen", "./echo_deno.ts"),
