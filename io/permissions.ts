@@ -8,17 +8,17 @@ import { isAbstract } from "./address.ts";
 
 /** Throws `NotCapable` unless the path may be used; prompts where Deno would. */
 export function requirePath(access: "read" | "write", path: string): void {
-  require({ name: access, path }, `${access} access to "${path}"`, `--allow-${access}`);
+  requireGranted({ name: access, path }, `${access} access to "${path}"`, `--allow-${access}`);
 }
 
 /** Throws `NotCapable` unless every path may be used, as links need it: nobody knows where they lead. */
 export function requireEverything(access: "read" | "write"): void {
-  require({ name: access }, `${access} access to everything`, `--allow-${access}`);
+  requireGranted({ name: access }, `${access} access to everything`, `--allow-${access}`);
 }
 
 /** Throws `NotCapable` unless the address (`host:port`) may be used; prompts where Deno would. */
 export function requireNet(host: string): void {
-  require({ name: "net", host }, `net access to "${host}"`, "--allow-net");
+  requireGranted({ name: "net", host }, `net access to "${host}"`, "--allow-net");
 }
 
 /**
@@ -27,7 +27,7 @@ export function requireNet(host: string): void {
  */
 export function requireUnix(path: string): void {
   if (isAbstract(path)) {
-    require({ name: "net" }, "net access to abstract Unix sockets", "--allow-net");
+    requireGranted({ name: "net" }, "net access to abstract Unix sockets", "--allow-net");
     return;
   }
   requirePath("read", path);
@@ -42,7 +42,7 @@ export function requireUnix(path: string): void {
   if (state !== "granted") throw notCapable(`net access to "unix:${path}"`, "--allow-net");
 }
 
-function require(descriptor: Deno.PermissionDescriptor, access: string, flag: string): void {
+function requireGranted(descriptor: Deno.PermissionDescriptor, access: string, flag: string): void {
   if (stateOf(descriptor) !== "granted") throw notCapable(access, flag);
 }
 
