@@ -378,33 +378,26 @@ Deno.test("proxy closes a connection that is silent, and not one that is not", a
 });
 
 Deno.test("proxy passes on the answer of an upstream that has not read all that it is sent", async () => {
-  const answer = noise(100_000);
+  // It fits a receive window: of what the client has not been sent yet the kernel drops some, as it does without a proxy.
+  const answer = noise(30_000);
   using upstream = server(async (conn) => {
     await conn.read(new Uint8Array(1000));
     for (let sent = 0; sent < answer.length;) sent += await conn.write(answer.subarray(sent));
     conn.close(); // which resets it
   });
   await using proxy = await Proxy.start(upstream.target);
-  let whole = 0;
   for (let i = 0; i < 40; i++) {
     using conn = await proxy.connect();
     const sending = sendAll(conn, noise(5_000_000)).catch(() => {}); // it is told that nobody reads
-    let bytes = 0;
-    try {
-      for (const p = new Uint8Array(65_536); bytes < answer.length;) {
-        const n = await conn.read(p);
-        if (n === null) break;
-        assertSameBytes(p.subarray(0, n), answer.subarray(bytes, bytes + n));
-        bytes += n;
-      }
-    } catch (error) {
-      assert(error instanceof Deno.errors.ConnectionReset, `${error}`);
+    const got = new Uint8Array(answer.length);
+    for (let bytes = 0; bytes < got.length;) {
+      const n = await conn.read(got.subarray(bytes));
+      assert(n !== null, `an end after ${bytes} bytes, in round ${i}`);
+      bytes += n;
     }
-    if (bytes === answer.length) whole++;
+    assertSameBytes(got, answer);
     await sending;
   }
-  // The kernel drops some of what the client has not been sent yet, as it does without a proxy.
-  assert(whole > 30, `${whole} of 40 answers`);
   assertEquals((await proxy.interrupt()).code, 0);
 });
 
