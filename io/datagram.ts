@@ -23,7 +23,7 @@ import {
 } from "./address.ts";
 import { Descriptor, socketTraits } from "./descriptor.ts";
 import { requireNet, requireUnix } from "./permissions.ts";
-import { ADDRESS_BYTES, checkPort, localAddress, resolve } from "./socket_address.ts";
+import { ADDRESS_BYTES, checkPort, fileRemover, localAddress, resolve } from "./socket_address.ts";
 import { type BufferSizeOptions, checkSocketOptions, setSocketOptions } from "./socket_options.ts";
 
 const SOCK_DGRAM = 2;
@@ -448,8 +448,8 @@ export interface UnixListenDatagramOptions extends BufferSizeOptions {
   /** Datagrams between Unix sockets (`SOCK_DGRAM`), by Deno's name for them. */
   transport: "unixpacket";
   /**
-   * Where the socket is made; closing does not remove it, and one that is there already is an address in use. Or,
-   * beginning with NUL, a name in the abstract namespace (`unix(7)`), which is gone with the socket.
+   * Where the socket is made; closing removes it. What is there already is an address in use, also a socket that a
+   * process left which did not close it: remove it first. Or, beginning with NUL, a name in the abstract namespace (`unix(7)`), which is gone with the socket.
    */
   path: string;
   /** The ring of the socket's operations. Default: the default ring. */
@@ -495,6 +495,7 @@ export async function listenDatagram(
   try {
     const bound = native.rs_bind(descriptor.fd, address, address.byteLength);
     if (bound < 0) throw systemError(bound, "listenDatagram", subject);
+    if (subject.path !== undefined) descriptor.onClose = fileRemover(subject.path);
     return born(new DatagramConn<Deno.NetAddr>(descriptor, familyOf(address), null));
   } catch (error) {
     native.rs_close(descriptor.fd);

@@ -61,6 +61,8 @@ export class Descriptor implements RequestOwner {
   /** An error that the kernel tells once, and that nobody has come for: the next read has it, behind those bytes. */
   #failure: { readonly error: unknown } | null = null;
   #closing: Promise<void> | null = null;
+  /** What is to be done when it begins to close. */
+  onClose: (() => void) | null = null;
   readonly kind: string;
   readonly #ring: Ring | undefined;
 
@@ -466,6 +468,7 @@ export class Descriptor implements RequestOwner {
   async #close(): Promise<void> {
     // `#closing` is set only when this first waits, so the caller's next operation is refused already.
     const { driver } = this;
+    this.onClose?.();
     if (this.pending > 0) {
       const idle = new Promise<void>((resolve) => this.onIdle = resolve);
       driver.cancelOwned(this, new Deno.errors.BadResource(`The ${this.kind} was closed while this was in flight`));

@@ -5,7 +5,7 @@
  */
 import type { Driver } from "../ring/driver.ts";
 import { systemError } from "../ring/errors.ts";
-import { decodeSocketAddress, encodeAddress } from "./address.ts";
+import { decodeSocketAddress, encodeAddress, isAbstract } from "./address.ts";
 
 /** The size of `struct sockaddr_storage`. */
 export const ADDRESS_BYTES = 128;
@@ -38,4 +38,24 @@ export async function resolve(hostname: string, port: number): Promise<Uint8Arra
   const { lookup } = await import("node:dns/promises");
   const found = await lookup(hostname, { all: true });
   return found.map(({ address }) => encodeAddress(address, port)!);
+}
+
+/**
+ * What removes the file that a Unix socket has just made at that path, if it is there still: somebody may have removed it
+ * and put another one there. It must be called before the socket is closed, which keeps the file's number taken.
+ */
+export function fileRemover(path: string): () => void {
+  if (isAbstract(path)) return () => {};
+  const idOf = () => {
+    const { dev, ino } = Deno.lstatSync(path);
+    return `${dev}:${ino}`;
+  };
+  const made = idOf();
+  return () => {
+    try {
+      if (idOf() === made) Deno.removeSync(path);
+    } catch {
+      // It is gone, or is not the program's to remove any more. The socket is closed all the same.
+    }
+  };
 }

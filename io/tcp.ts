@@ -15,7 +15,7 @@ import { born } from "../scope/ownership.ts";
 import { AF_UNIX, decodeSocketAddress, encodeUnixAddress, familyOf, showAddress } from "./address.ts";
 import { Descriptor, socketTraits } from "./descriptor.ts";
 import { requireNet, requireUnix } from "./permissions.ts";
-import { ADDRESS_BYTES, checkPort, localAddress, resolve } from "./socket_address.ts";
+import { ADDRESS_BYTES, checkPort, fileRemover, localAddress, resolve } from "./socket_address.ts";
 import {
   type BufferSizeOptions,
   checkSocketOptions,
@@ -433,16 +433,12 @@ export function connect(options: ConnectOptions): Promise<Conn>;
  * ```ts
  * import { connect, listen } from "@ringscope/ringscope";
  *
- * const directory = await Deno.makeTempDir();
- * const path = `${directory}/echo.sock`;
- * {
- *   await using listener = await listen({ transport: "unix", path });
- *   await using client = await connect({ transport: "unix", path });
- *   await using server = await listener.accept();
- *   await client.writeAll(new TextEncoder().encode("hello"));
- *   await server.read(new Uint8Array(5)); // 5
- * }
- * await Deno.remove(directory, { recursive: true }); // a listener does not remove its path
+ * const path = `${await Deno.makeTempDir()}/echo.sock`;
+ * await using listener = await listen({ transport: "unix", path });
+ * await using client = await connect({ transport: "unix", path });
+ * await using server = await listener.accept();
+ * await client.writeAll(new TextEncoder().encode("hello"));
+ * await server.read(new Uint8Array(5)); // 5
  * ```
  */
 export function connect(options: UnixConnectOptions): Promise<Conn<Deno.UnixAddr>>;
@@ -523,8 +519,8 @@ export interface ListenOptions extends TcpOptions {
 /** Options of {@linkcode listen} for Unix sockets. */
 export interface UnixListenOptions extends BufferSizeOptions {
   /**
-   * Where the socket is made; closing does not remove it, and one that is there already is an address in use. Or,
-   * beginning with NUL, a name in the abstract namespace (`unix(7)`), which is gone with the listener.
+   * Where the socket is made; closing removes it. What is there already is an address in use, also a socket that a
+   * process left which did not close it: remove it first. Or, beginning with NUL, a name in the abstract namespace (`unix(7)`), which is gone with the listener.
    */
   path: string;
   /** Unix. */
@@ -603,8 +599,9 @@ function listenOn<Address extends Deno.Addr>(
     if (family !== AF_UNIX) attempt(native.rs_set_socket_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
     setSocketOptions(native, fd, options, "listen", subject);
     attempt(native.rs_bind(fd, address, address.byteLength));
-    attempt(native.rs_listen(fd, options.backlog ?? DEFAULT_BACKLOG));
     const descriptor = new Descriptor(fd, "listener", options.ring, socketTraits, subject);
+    if (subject.path !== undefined) descriptor.onClose = fileRemover(subject.path);
+    attempt(native.rs_listen(fd, options.backlog ?? DEFAULT_BACKLOG));
     return born(new Listener(descriptor, options.ring, localAddress(driver, fd) as Address));
   } catch (error) {
     native.rs_close(fd);

@@ -283,10 +283,12 @@ Deno.test("Unix datagrams: addresses, up to 200 KB, the unnamed, ENOENT, ECONNRE
     assertInstanceOf(inUse, Deno.errors.AddrInUse);
     assertEquals(inUse.path, at("here").path);
     await assertRejects(() => there.send(bytes("x"), at("nobody")), Deno.errors.NotFound, "nobody");
+    await Deno.rename(at("here").path, at("nobody").path);
   }
+  assertEquals(Array.from(Deno.readDirSync(directory), ({ name }) => name), ["nobody"]); // theirs are gone
   await using last = await listenDatagram({ transport: "unixpacket", path: `\0ringscope ${Deno.pid} datagram_test` });
   assertEquals(last.addr.path, `\0ringscope ${Deno.pid} datagram_test`);
-  await assertRejects(() => last.send(bytes("x"), at("here")), Deno.errors.ConnectionRefused);
+  await assertRejects(() => last.send(bytes("x"), at("nobody")), Deno.errors.ConnectionRefused);
   await Deno.remove(directory, { recursive: true });
 });
 

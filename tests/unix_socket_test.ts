@@ -17,7 +17,7 @@ async function inDirectory(run: (directory: string) => Promise<void>): Promise<v
   }
 }
 
-Deno.test("Unix: addresses, bytes both ways, half closing, and the path stays", () =>
+Deno.test("Unix: addresses, bytes both ways, half closing, and the path goes with the listener", () =>
   inDirectory(async (directory) => {
     const path = `${directory}/a.sock`;
     const addr: Deno.UnixAddr = { transport: "unix", path };
@@ -35,7 +35,32 @@ Deno.test("Unix: addresses, bytes both ways, half closing, and the path stays", 
       await server.closeWrite();
       assertEquals(await client.readAll(), bytes("goodbye"));
     }
-    assert((await Deno.stat(path)).isSocket);
+    assertEquals([...Deno.readDirSync(directory)], []);
+    const again = await listen({ transport: "unix", path });
+    using _closing = again;
+    again.close(); // its path is gone before it is awaited
+    assertEquals([...Deno.readDirSync(directory)], []);
+  }));
+
+Deno.test("Unix: a path that is another's by now stays when the listener closes, and one that is gone is no error", () =>
+  inDirectory(async (directory) => {
+    const path = `${directory}/a.sock`;
+    const first = await listen({ transport: "unix", path });
+    await Deno.remove(path);
+    const second = await listen({ transport: "unix", path });
+    await first.close();
+    assert((await Deno.lstat(path)).isSocket);
+    await using client = await connect({ transport: "unix", path });
+    await using _server = await second.accept({ timeout: 5000 });
+    assertEquals(client.remoteAddr.path, path);
+    await Deno.remove(path);
+    await Deno.writeTextFile(path, "a file");
+    await second.close();
+    assertEquals(await Deno.readTextFile(path), "a file");
+    await Deno.remove(path);
+    const third = await listen({ transport: "unix", path });
+    await Deno.remove(path);
+    await third.close();
   }));
 
 Deno.test("Unix: an abstract name needs no file, ends with its listener, and counts to its last byte", async () => {
@@ -65,7 +90,9 @@ Deno.test("Unix: ENOENT, ECONNREFUSED and EADDRINUSE name the path and leave not
     assertInstanceOf(inUse, Deno.errors.AddrInUse);
     assertEquals(fields(inUse), ["EADDRINUSE", "listen", path]);
     await assertDescriptors(before, sockets);
+    await Deno.rename(path, `${path}.kept`);
     await listener.close();
+    await Deno.rename(`${path}.kept`, path);
     const without = sockets();
     for (let i = 0; i < 10; i++) {
       const refused = await assertRejects(() => connect({ transport: "unix", path }));
@@ -150,7 +177,6 @@ Deno.test("Unix: Deno's own client and server talk to ours", () =>
       await theirs.write(bytes("hello"));
       assertEquals(await ours.read(new Uint8Array(10)), 5);
     }
-    await Deno.remove(path);
     using listener = Deno.listen({ transport: "unix", path });
     await using ours = await connect({ transport: "unix", path });
     using theirs = await listener.accept();
