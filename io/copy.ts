@@ -8,7 +8,7 @@ import { Errno } from "../ring/errno.ts";
 import { systemError, type SystemErrorFields } from "../ring/errors.ts";
 import type { Lane, OperationOptions, Request } from "../ring/request.ts";
 import { CURRENT_POSITION, Op, SQE_WORDS } from "../ring/uring_abi.ts";
-import type { Descriptor } from "./descriptor.ts";
+import { type Descriptor, remaining } from "./descriptor.ts";
 import { descriptorOfFile, File } from "./file.ts";
 import { descriptorOfPipeEnd, PipeReader, PipeWriter } from "./pipe.ts";
 import { Conn, descriptorOfConn } from "./tcp.ts";
@@ -117,8 +117,7 @@ class Copy {
   readonly #from: Descriptor;
   readonly #to: Descriptor;
   readonly #length: number;
-  readonly #options: OperationOptions;
-  readonly #deadlineMs: number;
+  readonly #remaining: () => OperationOptions | undefined;
   #lanes: Lane[] = [];
   /** The pipe between the two, -1 as long as there is none, and how many bytes are in it. */
   #reader = -1;
@@ -146,8 +145,7 @@ class Copy {
     this.#from = from;
     this.#to = to;
     this.#length = length;
-    this.#options = options;
-    this.#deadlineMs = performance.now() + (options.timeout ?? Infinity);
+    this.#remaining = remaining(options, performance.now());
   }
 
   async run(): Promise<number> {
@@ -365,12 +363,6 @@ class Copy {
 
   #start(request: Request): Promise<number> {
     return this.#driver.start<number>(request, request.cancellable ? this.#remaining() : undefined);
-  }
-
-  #remaining(): OperationOptions {
-    const { signal } = this.#options;
-    if (this.#deadlineMs === Infinity) return { signal };
-    return { signal, timeout: Math.max(0, this.#deadlineMs - performance.now()) };
   }
 }
 

@@ -21,7 +21,7 @@ import {
   familyOf,
   showAddress,
 } from "./address.ts";
-import { Descriptor, socketTraits } from "./descriptor.ts";
+import { Descriptor, remaining, socketTraits } from "./descriptor.ts";
 import { requireNet, requireUnix } from "./permissions.ts";
 import { ADDRESS_BYTES, checkPort, fileRemover, localAddress, resolve } from "./socket_address.ts";
 import { type BufferSizeOptions, checkSocketOptions, setSocketOptions } from "./socket_options.ts";
@@ -212,7 +212,7 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
     if (data.byteLength > MAX_DATAGRAM_BYTES) throw systemError(-Errno.EMSGSIZE, "send", subject);
     const { driver } = this.#descriptor;
     driver.admit(options);
-    const end = performance.now() + (options?.timeout ?? Infinity);
+    const left = remaining(options, performance.now());
     for (let tries = 0;; tries++) {
       try {
         return await driver.start<number>(this.#sendRequest(data, name, subject), { signal: options?.signal });
@@ -222,7 +222,7 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
       const waiting = name !== null && this.#family === AF_UNIX
         ? this.#pauseRequest(2 ** Math.min(tries, LONGEST_PAUSE_EXPONENT), subject)
         : this.#writableRequest(subject);
-      await driver.start(waiting, { signal: options?.signal, timeout: Math.max(0, end - performance.now()) });
+      await driver.start(waiting, left());
     }
   }
 
@@ -274,7 +274,7 @@ export class DatagramConn<Address extends Deno.Addr = Deno.NetAddr>
   }
 
   async #resolve(addr: Deno.NetAddr): Promise<Uint8Array<ArrayBuffer>> {
-    const found = await resolve(addr.hostname, addr.port);
+    const found = await resolve(addr.hostname, addr.port, "send");
     return found.find((address) => familyOf(address) === this.#family) ?? found[0];
   }
 
@@ -487,7 +487,7 @@ export async function listenDatagram(
   if (options.transport === "udp") options = { ...options, port: options.port ?? 0 };
   const hostname = options.transport === "udp" ? options.hostname ?? "0.0.0.0" : "";
   const subject = subjectOfOptions(options, hostname);
-  const address = await addressFor(options, hostname, subject);
+  const address = await addressFor(options, hostname, subject, "listenDatagram");
   const driver = driverOf(options.ring);
   driver.admit(undefined);
   const { native } = driver;
@@ -496,7 +496,9 @@ export async function listenDatagram(
     const bound = native.rs_bind(descriptor.fd, address, address.byteLength);
     if (bound < 0) throw systemError(bound, "listenDatagram", subject);
     if (subject.path !== undefined) descriptor.onClose = fileRemover(subject.path);
-    return born(new DatagramConn<Deno.NetAddr>(descriptor, familyOf(address), null));
+    const conn = new DatagramConn<Deno.NetAddr>(descriptor, familyOf(address), null);
+    descriptor.subject = subjectOf(conn.addr);
+    return born(conn);
   } catch (error) {
     native.rs_close(descriptor.fd);
     throw error;
@@ -555,7 +557,7 @@ export async function connectDatagram(
   checkSocketOptions(options);
   const hostname = options.transport === "unixpacket" ? "" : options.hostname ?? "127.0.0.1";
   const subject = subjectOfOptions(options, hostname);
-  const address = await addressFor(options, hostname, subject);
+  const address = await addressFor(options, hostname, subject, "connectDatagram");
   const driver = driverOf(options.ring);
   driver.admit(options);
   const descriptor = openSocket(driver, address, options, "connectDatagram", subject);
@@ -584,14 +586,19 @@ function subjectOfOptions(options: AnyOptions, hostname: string): Subject {
 }
 
 /** The address of the options, which the program may use. */
-async function addressFor(options: AnyOptions, hostname: string, subject: Subject): Promise<Uint8Array<ArrayBuffer>> {
+async function addressFor(
+  options: AnyOptions,
+  hostname: string,
+  subject: Subject,
+  operation: string,
+): Promise<Uint8Array<ArrayBuffer>> {
   if (options.transport === "unixpacket") {
     const address = encodeUnixAddress(options.path);
     requireUnix(options.path);
     return address;
   }
   requireNet(subject.address!);
-  const [address] = await resolve(hostname, options.port!);
+  const [address] = await resolve(hostname, options.port!, operation);
   return address;
 }
 

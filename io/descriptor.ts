@@ -5,7 +5,14 @@
  * @module
  */
 import { type Driver, milliseconds } from "../ring/driver.ts";
-import { Lane, type OperationOptions, type Request, type RequestOwner } from "../ring/request.ts";
+import {
+  Lane,
+  type OperationOptions,
+  type Request,
+  type RequestOwner,
+  type SharedOptions,
+  wholeTimeout,
+} from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { CancelToken } from "../scope/cancel_token.ts";
 import { type Subject, systemError, withBytesWritten } from "../ring/errors.ts";
@@ -43,7 +50,8 @@ export class Descriptor implements RequestOwner {
   referenced = true;
   onIdle: (() => void) | null = null;
   readonly fd: number;
-  readonly subject: Subject | undefined;
+  /** What errors say that it is. */
+  subject: Subject | undefined;
   #driver: Driver | null = null;
   #traits: DescriptorTraits | null;
   /** Where it is registered with the ring; -1 for nowhere. */
@@ -142,7 +150,6 @@ export class Descriptor implements RequestOwner {
   ): Promise<number | null> {
     try {
       checkBuffer(p);
-      checkOffset(offset);
       if (p.byteLength === 0) return this.#moveNothing("read", options);
       if (offset === CURRENT_POSITION && this.#servesAtOnce) return this.#readUnread(p, options);
       if (offset === CURRENT_POSITION && this.#failure !== null) throw this.#takeFailure("read", options);
@@ -176,7 +183,7 @@ export class Descriptor implements RequestOwner {
   /** Reads once into several arrays, one after another. */
   readv(views: readonly Uint8Array[], offset: number, options?: OperationOptions): Promise<number | null> {
     try {
-      const length = checkViews(views, offset);
+      const length = checkViews(views);
       if (length === 0) return this.#moveNothing("readv", options);
       if (offset === CURRENT_POSITION && this.#servesAtOnce) {
         return this.#readUnread(views.find((view) => view.byteLength > 0)!, options);
@@ -193,7 +200,7 @@ export class Descriptor implements RequestOwner {
   /** Writes once from several arrays, one after another. */
   writev(views: readonly Uint8Array[], offset: number, options?: OperationOptions): Promise<number> {
     try {
-      const length = checkViews(views, offset);
+      const length = checkViews(views);
       if (length === 0) return this.#moveNothing("writev", options);
       return this.driver.start(this.#vectored(Op.WRITE, "writev", views, length, offset), options);
     } catch (error) {
@@ -280,7 +287,6 @@ export class Descriptor implements RequestOwner {
   write(p: Uint8Array, offset: number, options?: OperationOptions): Promise<number> {
     try {
       checkBuffer(p);
-      checkOffset(offset);
       if (p.byteLength === 0) return this.#moveNothing("write", options);
       const request = this.#writeRequest(p, offset);
       return this.driver.start(request, options);
@@ -605,25 +611,19 @@ function checkBuffer(p: Uint8Array): void {
   if (!(p instanceof Uint8Array)) throw new TypeError("The buffer must be a Uint8Array");
 }
 
-/** Checks arrays and position; returns how many bytes one request moves. */
-function checkViews(views: readonly Uint8Array[], offset: number): number {
+/** Checks the arrays; returns how many bytes one request moves. */
+function checkViews(views: readonly Uint8Array[]): number {
   if (!Array.isArray(views)) throw new TypeError("The buffers must be an array of Uint8Array");
   for (const view of views) checkBuffer(view);
-  checkOffset(offset);
   return Math.min(totalBytes(views), MAX_TRANSFER_BYTES);
-}
-
-function checkOffset(offset: number): void {
-  if (offset !== CURRENT_POSITION && !(Number.isSafeInteger(offset) && offset >= 0)) {
-    throw new RangeError(`The position must be a safe integer, 0 or more: ${offset}`);
-  }
 }
 
 /** Options for each of several requests that share one `timeout`, which began at `started`. */
 export function remaining(options: OperationOptions | undefined, started: number): () => OperationOptions | undefined {
   const timeout = options?.timeout;
   if (timeout === undefined || milliseconds("timeout", timeout) < 0) return () => options;
-  return () => ({ ...options, timeout: Math.max(0, started + timeout - performance.now()) });
+  const whole = (options as SharedOptions)[wholeTimeout] ?? timeout;
+  return () => ({ ...options, timeout: Math.max(0, started + timeout - performance.now()), [wholeTimeout]: whole });
 }
 
 /** Mostly one request is all there is to a `writeAll`. The rest belongs to the caller's scope, as the first part did. */

@@ -10,6 +10,7 @@ import { OperandWord } from "../ring/operations.ts";
 import type { OperationOptions, Request } from "../ring/request.ts";
 import { driverOf, type Ring } from "../ring/ring.ts";
 import { AT_FDCWD, CURRENT_POSITION, Op, Sqe } from "../ring/uring_abi.ts";
+import { shown } from "../scope/cancellation.ts";
 import { born } from "../scope/ownership.ts";
 import { Descriptor, fstat, isFileType, isTerminal, traitsOf } from "./descriptor.ts";
 import { describeStat, StatKind } from "./file_info.ts";
@@ -70,7 +71,14 @@ export function openFlags(options: Deno.OpenOptions): number {
 
 /** The permission bits that a created file gets, less the umask; 0 where nothing is created. */
 export function creationMode(flags: number, mode: number | undefined): number {
-  return (flags & O_CREAT) === 0 ? 0 : (mode ?? 0o666) & 0o7777;
+  const bits = permissionBits(mode ?? 0o666);
+  return (flags & O_CREAT) === 0 ? 0 : bits;
+}
+
+/** The permission bits of a mode, which may be one that `stat` gave. */
+export function permissionBits(mode: number): number {
+  if (Number.isInteger(mode) && mode >= 0 && mode <= 0o177777) return mode & 0o7777;
+  throw new RangeError(`mode must be an integer from 0 to 0o7777: ${shown(mode)}`);
 }
 
 /** Asks for the permissions that opening with these flags takes. */
@@ -231,7 +239,8 @@ export class File implements AsyncDisposable, Disposable {
    * @throws {Error} With code "ESPIPE" if the file has no positions, as FIFOs and terminals.
    */
   readAt(p: Uint8Array, position: number, options?: OperationOptions): Promise<number | null> {
-    return this.#descriptor.read(p, checkedPosition(position), options);
+    if (!isPosition(position)) return Promise.reject(positionError("position", position));
+    return this.#descriptor.read(p, position, options);
   }
 
   /**
@@ -253,7 +262,8 @@ export class File implements AsyncDisposable, Disposable {
    * @throws {Error} With code "ESPIPE" if the file has no positions, as FIFOs and terminals.
    */
   writeAt(p: Uint8Array, position: number, options?: OperationOptions): Promise<number> {
-    return this.#descriptor.write(p, checkedPosition(position), options);
+    if (!isPosition(position)) return Promise.reject(positionError("position", position));
+    return this.#descriptor.write(p, position, options);
   }
 
   /**
@@ -273,7 +283,11 @@ export class File implements AsyncDisposable, Disposable {
    * ```
    */
   readv(views: readonly Uint8Array[], options?: VectoredOptions): Promise<number | null> {
-    return this.#descriptor.readv(views, vectoredPosition(options), options);
+    const { position = CURRENT_POSITION } = options ?? {};
+    if (options?.position !== undefined && !isPosition(position)) {
+      return Promise.reject(positionError("position", position));
+    }
+    return this.#descriptor.readv(views, position, options);
   }
 
   /**
@@ -284,7 +298,11 @@ export class File implements AsyncDisposable, Disposable {
    * @returns Bytes written, of all buffers together, which may be fewer than they hold.
    */
   writev(views: readonly Uint8Array[], options?: VectoredOptions): Promise<number> {
-    return this.#descriptor.writev(views, vectoredPosition(options), options);
+    const { position = CURRENT_POSITION } = options ?? {};
+    if (options?.position !== undefined && !isPosition(position)) {
+      return Promise.reject(positionError("position", position));
+    }
+    return this.#descriptor.writev(views, position, options);
   }
 
   /**
@@ -348,9 +366,7 @@ export class File implements AsyncDisposable, Disposable {
    * @param length Bytes. Default: 0.
    */
   async truncate(length = 0, options?: OperationOptions): Promise<void> {
-    if (checkedPosition(length) !== length || !(Number.isSafeInteger(length) && length >= 0)) {
-      throw new RangeError(`length must be a safe integer, 0 or more: ${length}`);
-    }
+    if (!isPosition(length)) throw positionError("length", length);
     const { driver, fd, subject } = this.#descriptor;
     if (driver.features.supports(Op.FTRUNCATE)) {
       await this.#act(Op.FTRUNCATE, "truncate", { offset: length }, options);
@@ -493,21 +509,17 @@ export class File implements AsyncDisposable, Disposable {
   }
 }
 
-/** `CURRENT_POSITION` is not a position a program may name. */
-function checkedPosition(position: number): number {
-  return position === CURRENT_POSITION ? NaN : position;
-}
-
-function vectoredPosition(options: VectoredOptions | undefined): number {
-  return options?.position === undefined ? CURRENT_POSITION : checkedPosition(options.position);
-}
-
 function checkRange(offset: number, length: number): void {
-  for (const [name, value] of [["offset", offset], ["length", length]] as const) {
-    if (!(Number.isSafeInteger(value) && value >= 0)) {
-      throw new RangeError(`${name} must be a safe integer, 0 or more: ${value}`);
-    }
-  }
+  if (!isPosition(offset)) throw positionError("offset", offset);
+  if (!isPosition(length)) throw positionError("length", length);
+}
+
+function isPosition(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
+}
+
+function positionError(name: string, value: unknown): RangeError {
+  return new RangeError(`${name} must be a safe integer, 0 or more: ${shown(value)}`);
 }
 
 /** Standard input, as a {@linkcode File} on the default ring. */

@@ -6,7 +6,7 @@
  * @module
  */
 import { Errno } from "../ring/errno.ts";
-import { type Driver, skipped } from "../ring/driver.ts";
+import { type Driver, milliseconds, skipped } from "../ring/driver.ts";
 import { type Subject, systemError, type SystemErrorFields } from "../ring/errors.ts";
 import { type Operand, OperandWord } from "../ring/operations.ts";
 import type { OperationOptions, Request } from "../ring/request.ts";
@@ -16,7 +16,17 @@ import { map } from "../scope/map.ts";
 import { timeout } from "../scope/timeout.ts";
 import { admit, Waiter } from "../scope/waiter.ts";
 import { fstat, isFileType, remaining } from "./descriptor.ts";
-import { describeOpen, descriptorOfFile, type File, O_DIRECTORY, O_NOFOLLOW, O_PATH, open, openAt } from "./file.ts";
+import {
+  describeOpen,
+  descriptorOfFile,
+  type File,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_PATH,
+  open,
+  openAt,
+  permissionBits,
+} from "./file.ts";
 import { describeStat, StatKind } from "./file_info.ts";
 import { pathOperand, toPath } from "./path.ts";
 import { requireEverything, requirePath } from "./permissions.ts";
@@ -124,6 +134,7 @@ export async function readFile(path: string | URL, options: FsOptions = {}): Pro
   const name = toPath(path);
   requirePath("read", name);
   const { timeout: ms, ...rest } = options;
+  if (ms !== undefined) milliseconds("timeout", ms);
   return await (ms === undefined ? readWhole(name, rest) : timeout(ms, () => readWhole(name, rest)));
 }
 
@@ -260,7 +271,7 @@ async function writeWhole(
   await using file = await open(path, { ...flags, signal, ring });
   if (mode !== undefined) {
     const { driver, fd, subject } = descriptorOfFile(file);
-    const result = driver.native.rs_fchmod(fd, mode & 0o7777);
+    const result = driver.native.rs_fchmod(fd, permissionBits(mode));
     if (result < 0) throw systemError(result, "writeFile", subject);
   }
   if (data instanceof Uint8Array) {
@@ -563,9 +574,10 @@ export async function mkdir(path: string | URL, options: MkdirOptions = {}): Pro
   requirePath("write", name);
   const { recursive = false, mode = 0o777, ...rest } = options;
   const left = remaining(rest, performance.now());
+  const length = permissionBits(mode);
   const make = (directory: string) =>
     act({ ...rest, ...left() }, Op.MKDIRAT, "mkdir", { path: directory }, {
-      length: mode & 0o7777,
+      length,
       operands: [pathOperand(directory)],
     });
   if (!recursive) {

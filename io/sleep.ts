@@ -46,14 +46,21 @@ function timer(driver: Driver, ms: number, operation: string): Request {
   return request;
 }
 
-/** Deadlines of scopes run on the default ring, outside of every scope: a scope's end stops its own timer. */
+/**
+ * Deadlines of scopes run on the default ring, outside of every scope: a scope's end stops its own timer. If that ring is
+ * closed meanwhile, they run on the next one.
+ */
 const clock: Clock = {
   now: () => performance.now(),
   set(ms, fire) {
-    const driver = driverOf();
-    const request = timer(driver, ms, "timeout");
     const token = new CancelToken();
-    const stopped = token.run(() => driver.start<number>(request)).then(fire, () => {});
+    const end = performance.now() + ms;
+    const run = (ms: number): Promise<void> => {
+      const driver = driverOf();
+      return token.run(() => driver.start<number>(timer(driver, ms, "timeout"))).then(fire, goOn);
+    };
+    const goOn = () => token.cancelled ? undefined : run(Math.max(0, end - performance.now()));
+    const stopped = run(ms);
     return {
       stop() {
         token.cancel(undefined);

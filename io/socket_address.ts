@@ -5,7 +5,7 @@
  */
 import type { Driver } from "../ring/driver.ts";
 import { systemError } from "../ring/errors.ts";
-import { decodeSocketAddress, encodeAddress, isAbstract } from "./address.ts";
+import { decodeSocketAddress, encodeAddress, isAbstract, showAddress } from "./address.ts";
 
 /** The size of `struct sockaddr_storage`. */
 export const ADDRESS_BYTES = 128;
@@ -31,12 +31,14 @@ export function checkPort(port: number): number {
 }
 
 /** The addresses of a host: the one it is, if it is numeric, else those that the system's resolver knows. */
-export async function resolve(hostname: string, port: number): Promise<Uint8Array<ArrayBuffer>[]> {
+export async function resolve(hostname: string, port: number, operation: string): Promise<Uint8Array<ArrayBuffer>[]> {
   const numeric = encodeAddress(hostname, port);
   if (numeric !== null) return [numeric];
   if (hostname === "") throw new TypeError("hostname is empty"); // of which the resolver knows no address, and no error
   const { lookup } = await import("node:dns/promises");
-  const found = await lookup(hostname, { all: true });
+  const found = await lookup(hostname, { all: true }).catch((error) => {
+    throw Object.assign(error, { operation, address: showAddress(hostname, port) });
+  });
   return found.map(({ address }) => encodeAddress(address, port)!);
 }
 

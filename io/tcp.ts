@@ -461,7 +461,7 @@ export async function connect(
   driver.admit(options);
   const deadline = options.timeout === undefined ? Infinity : performance.now() + options.timeout;
   let failure: unknown;
-  for (const address of await resolve(hostname, port)) {
+  for (const address of await resolve(hostname, port, "connect")) {
     const timeout = deadline === Infinity ? options.timeout : Math.max(0, deadline - performance.now());
     try {
       return born(await connectTo<Deno.NetAddr>(driver, address, { ...options, timeout }));
@@ -577,7 +577,7 @@ export async function listen(
   const subject = { address: showAddress(hostname, port) };
   requireNet(subject.address);
   driverOf(options.ring).admit(undefined);
-  const [address] = await resolve(hostname, port);
+  const [address] = await resolve(hostname, port, "listen");
   return listenOn<Deno.NetAddr>(address, options, subject);
 }
 
@@ -599,10 +599,11 @@ function listenOn<Address extends Deno.Addr>(
     if (family !== AF_UNIX) attempt(native.rs_set_socket_option(fd, SOL_SOCKET, SO_REUSEADDR, 1));
     setSocketOptions(native, fd, options, "listen", subject);
     attempt(native.rs_bind(fd, address, address.byteLength));
-    const descriptor = new Descriptor(fd, "listener", options.ring, socketTraits, subject);
+    const addr = localAddress(driver, fd);
+    const descriptor = new Descriptor(fd, "listener", options.ring, socketTraits, subjectOf(addr));
     if (subject.path !== undefined) descriptor.onClose = fileRemover(subject.path);
     attempt(native.rs_listen(fd, options.backlog ?? DEFAULT_BACKLOG));
-    return born(new Listener(descriptor, options.ring, localAddress(driver, fd) as Address));
+    return born(new Listener(descriptor, options.ring, addr as Address));
   } catch (error) {
     native.rs_close(fd);
     throw error;

@@ -26,7 +26,9 @@ import {
   type RequestHost,
   type RequestOwner,
   RequestState,
+  type SharedOptions,
   SignalLink,
+  wholeTimeout,
 } from "./request.ts";
 import { CqeFlag, Op, Register, Sqe } from "./uring_abi.ts";
 import { Uring, type UringOptions } from "./uring.ts";
@@ -76,6 +78,8 @@ const MAX_WORKERS = 256;
 /** Mappings of the arena that can be registered: 1 GiB of them. */
 const REGISTERED_BUFFERS = 256;
 const IORING_RSRC_REGISTER_SPARSE = 1;
+
+const CLOSED = "The ring is closed, and what was opened on it is of no more use";
 
 /** What a link of a chain rejects with that the kernel passed over, because one before it failed or was short. */
 export const skipped: unique symbol = Symbol("skipped");
@@ -388,7 +392,7 @@ export class Driver implements RequestHost {
   }
 
   #requireOpen(): void {
-    if (this.#closing !== null) throw new Deno.errors.BadResource("The ring is closed");
+    if (this.#closing !== null) throw new Deno.errors.BadResource(CLOSED);
   }
 
   /** Joins what is to be cancelled to its tokens, if it is admitted. */
@@ -401,7 +405,10 @@ export class Driver implements RequestHost {
     request.token = token;
     if (token !== undefined) token.join(target);
     if (options === undefined) return null;
-    if (options.timeout !== undefined) request.timeoutMs = milliseconds("timeout", options.timeout);
+    if (options.timeout !== undefined) {
+      request.timeoutMs = milliseconds("timeout", options.timeout);
+      request.wholeTimeoutMs = (options as SharedOptions)[wholeTimeout];
+    }
     return options.signal === undefined ? null : new SignalLink(target, tokenOf(options.signal));
   }
 
@@ -876,7 +883,7 @@ function errnoError(request: Request): Error {
 
 function timeoutError(request: Request): DOMException {
   return new DOMException(
-    `${request.operation}${about(request.subject)} timed out after ${request.timeoutMs} ms`,
+    `${request.operation}${about(request.subject)} timed out after ${request.wholeTimeoutMs ?? request.timeoutMs} ms`,
     "TimeoutError",
   );
 }

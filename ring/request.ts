@@ -41,6 +41,15 @@ export interface OperationOptions {
   timeout?: number;
 }
 
+/** Among the options of one of several requests that share a `timeout`, of which theirs is what is left: all of it. */
+export const wholeTimeout: unique symbol = Symbol("wholeTimeout");
+
+/** The same options, as the library gives them to itself. */
+export interface SharedOptions extends OperationOptions {
+  /** The `timeout` that the program gave. */
+  [wholeTimeout]?: number;
+}
+
 /** Whose requests these are: an open file or socket that must know when the last one is back. */
 export interface RequestOwner {
   /** Requests in flight on it. Kept by the ring. */
@@ -144,6 +153,8 @@ export class Request extends Cancellable {
   durationMs = 0;
   /** Milliseconds to its deadline; -1 for none. */
   timeoutMs = -1;
+  /** The `timeout` that the program gave, if that is what is left of it. */
+  wholeTimeoutMs: number | undefined = undefined;
   /** Whether tokens reach it. A close is not to be cancelled. */
   cancellable = true;
   /** The next link of its chain, and whether that one runs whatever becomes of this one. */

@@ -277,7 +277,8 @@ let opened: Ring | null = null;
 
 /**
  * The ring that operations use unless they are told another one: one per thread, opened when it is first asked for.
- * It need not be closed, and keeps the process alive only while requests are in flight.
+ * It need not be closed, and keeps the process alive only while requests are in flight. Once it has been closed a new one
+ * takes its place, while what was opened on it is of no more use.
  *
  * @throws {IoUringUnavailableError} Where io_uring is not to be had; it names the cause and the remedy.
  * @throws {Deno.errors.NotCapable} Without `--allow-ffi`.
@@ -292,7 +293,8 @@ let opened: Ring | null = null;
  * ```
  */
 export function defaultRing(): Ring {
-  return opened ??= openLargest();
+  if (opened === null || driverOfRing(opened).closing) opened = openLargest();
+  return opened;
 }
 
 /** The driver behind a ring, or behind the default one. */

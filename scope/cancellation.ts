@@ -66,6 +66,11 @@ export function onCancel(token: CancelToken, listener: (reason: unknown) => void
   token.onCancel = before === null ? listener : (reason) => (before(reason), listener(reason));
 }
 
+/** A wrong value as errors show it: `"3"` is no 3, nor is `3n`. */
+export function shown(value: unknown): string {
+  return typeof value === "string" ? JSON.stringify(value) : typeof value === "bigint" ? `${value}n` : String(value);
+}
+
 /** Checks a duration. */
 export function requireMilliseconds(name: string, ms: number): void {
   if (typeof ms !== "number") throw new TypeError(`${name} must be a number of milliseconds, not ${typeof ms}`);

@@ -4,7 +4,7 @@
  * @module
  */
 import { Cancellable, CancelToken } from "./cancel_token.ts";
-import type { CancelOptions } from "./cancellation.ts";
+import { type CancelOptions, shown } from "./cancellation.ts";
 import { disposeUnclaimed } from "./ownership.ts";
 import { Queue } from "./queue.ts";
 import { admit, Waiter } from "./waiter.ts";
@@ -21,7 +21,7 @@ export class ChannelClosedError extends Error {
  * cancelled `send` has left none.
  *
  * The channel belongs to the scope in which it is opened. When that is cancelled or left, the channel ends: what waits
- * or comes later rejects with the scope's reason, and the values in it are dropped (and closed if they are resources
+ * or comes later rejects with the scope's reason, or with an "AbortError" that says so, and the values in it are dropped (and closed if they are resources
  * that came to be in that scope). Until then it keeps no scope open and no process running.
  *
  * @param capacity How many values it holds while nobody receives them. Default: 0, so that `send` waits until a
@@ -50,7 +50,7 @@ export class ChannelClosedError extends Error {
  */
 export function channel<T>(capacity = 0): Channel<T> {
   if (capacity !== Infinity && !(Number.isInteger(capacity) && capacity >= 0)) {
-    throw new RangeError(`capacity must be an integer of 0 or more, or Infinity: ${capacity}`);
+    throw new RangeError(`capacity must be an integer of 0 or more, or Infinity: ${shown(capacity)}`);
   }
   admit();
   return new Channel<T>(capacity);
@@ -216,7 +216,12 @@ class Membership extends Cancellable {
   }
 
   override cancel(reason: unknown): void {
-    this.#end(reason, this.joined!).finally(() => this.leave());
+    const token = this.joined!;
+    const why = token.cancelled ? reason : new DOMException(
+      "The channel ended with the scope that it was opened in: open it in one that outlives its users",
+      "AbortError",
+    );
+    this.#end(why, token).finally(() => this.leave());
   }
 
   leave(): void {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CancelToken } from "./cancel_token.ts";
+import { shown } from "./cancellation.ts";
 
 /** Checks them all before any is started. */
 export function functionsOf(caller: string, fns: Iterable<() => unknown>): (() => unknown)[] {
@@ -15,7 +16,7 @@ export function functionsOf(caller: string, fns: Iterable<() => unknown>): (() =
     if (typeof fn === "function") return;
     throw new TypeError(
       `${caller} takes functions, and element ${i} is none: a promise already runs and can't be cancelled. ` +
-        "Write () => promise's call instead.",
+        "Write () => f() in place of f().",
     );
   });
   return list;
@@ -24,7 +25,7 @@ export function functionsOf(caller: string, fns: Iterable<() => unknown>): (() =
 /** Checks the `concurrency` of functions that are all there. */
 export function requireConcurrency(concurrency: number): void {
   if (concurrency === Infinity || Number.isInteger(concurrency) && concurrency >= 1) return;
-  throw new RangeError(`concurrency must be an integer of 1 or more, or Infinity: ${concurrency}`);
+  throw new RangeError(`concurrency must be an integer of 1 or more, or Infinity: ${shown(concurrency)}`);
 }
 
 /**

@@ -12,6 +12,7 @@ import {
   oneOrAll,
   reportedReason,
   runUnder,
+  shown,
 } from "./cancellation.ts";
 import { disposeUnclaimed } from "./ownership.ts";
 import { Queue } from "./queue.ts";
@@ -63,7 +64,7 @@ export function map<T, R>(
   }
   if (typeof fn !== "function") throw new TypeError("map takes a function: what already runs can't be cancelled");
   if (!(Number.isInteger(concurrency) && concurrency >= 1)) {
-    throw new RangeError(`concurrency must be an integer of 1 or more: ${concurrency}`);
+    throw new RangeError(`concurrency must be an integer of 1 or more: ${shown(concurrency)}`);
   }
   return new Mapping(source, fn as (item: T, index: number) => PromiseLike<Awaited<R>>, concurrency, signal);
 }

@@ -4,7 +4,7 @@
  * @module
  */
 import { CancelToken } from "./cancel_token.ts";
-import { type CancelOptions, isStop, requireMilliseconds, runUnder } from "./cancellation.ts";
+import { type CancelOptions, isStop, requireMilliseconds, runUnder, shown } from "./cancellation.ts";
 import { clock } from "./clock.ts";
 import { timeout } from "./timeout.ts";
 import { admit, Waiter } from "./waiter.ts";
@@ -71,7 +71,7 @@ export async function retry<T>(
   if (typeof fn !== "function") throw new TypeError("retry takes a function: a promise can't be tried again");
   if (typeof when !== "function") throw new TypeError("when must be a function");
   if (attempts !== Infinity && !Number.isInteger(attempts)) {
-    throw new RangeError(`attempts must be an integer of 1 or more, or Infinity: ${attempts}`);
+    throw new RangeError(`attempts must be an integer of 1 or more, or Infinity: ${shown(attempts)}`);
   }
   requireRange("attempts", attempts, 1, Infinity);
   requireMilliseconds("timeout", ms);
@@ -115,7 +115,7 @@ function pausesOf(backoff: Backoff): Iterator<number, never> {
 
 function requireRange(name: string, value: number, least: number, most: number): void {
   if (typeof value === "number" && value >= least && value <= most) return;
-  throw new RangeError(`${name} must be ${least} or more${most === 1 ? ", and 1 at most" : ""}: ${value}`);
+  throw new RangeError(`${name} must be ${least} or more${most === 1 ? ", and 1 at most" : ""}: ${shown(value)}`);
 }
 
 async function pause(ms: number): Promise<void> {

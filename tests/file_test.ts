@@ -1,5 +1,16 @@
 import { assert, assertEquals, assertInstanceOf, assertRejects, assertStringIncludes } from "@std/assert";
-import { defaultRing, type File, open, pipe, Ring, stat, type SystemErrorFields } from "../mod.ts";
+import {
+  defaultRing,
+  type File,
+  mkdir,
+  open,
+  pipe,
+  readFile,
+  Ring,
+  stat,
+  type SystemErrorFields,
+  writeFile,
+} from "../mod.ts";
 
 /** A directory that is gone again when the test is. */
 function scratch(): { path(name: string): string; [Symbol.dispose](): void } {
@@ -310,4 +321,39 @@ Deno.test("a read and its deadline, whichever comes first: one outcome, and noth
     }
   }));
   assertEquals([read + late, ring.inFlight], [2000, 0]);
+});
+
+Deno.test("a position or a mode that is none is refused with what it was, and moves and makes nothing", async () => {
+  using dir = scratch();
+  await using file = await open(dir.path("f"), { read: true, write: true, create: true });
+  const p = pattern(3);
+  for (const [position, said] of [[-1, "-1"], [-2, "-2"], [0.5, "0.5"], [NaN, "NaN"], ["3", '"3"'], [1n, "1n"]]) {
+    const at = position as number;
+    const uses = [
+      () => file.readAt(p, at),
+      () => file.writeAt(p, at),
+      () => file.readv([p], { position: at }),
+      () => file.writev([p], { position: at }),
+    ];
+    for (const use of uses) {
+      await assertRejects(use, RangeError, `position must be a safe integer, 0 or more: ${said}`, `${use}`);
+    }
+  }
+  assertEquals((await file.stat()).size, 0);
+  for (const mode of [-1, 1.5, NaN, 1e9, "644" as unknown as number]) {
+    const uses = [
+      () => open(dir.path("new"), { write: true, create: true, mode }),
+      () => writeFile(dir.path("new"), p, { mode }),
+      () => mkdir(dir.path("new"), { mode }),
+    ];
+    for (const use of uses) await assertRejects(use, RangeError, "mode must be an integer from 0 to 0o7777", `${use}`);
+  }
+  await assertRejects(() => stat(dir.path("new")), Deno.errors.NotFound);
+  // What stat says of another file is a mode.
+  await writeFile(dir.path("same"), p, { mode: (await stat(dir.path("f"))).mode! });
+  await assertRejects(
+    () => readFile(dir.path("f"), { timeout: "x" as unknown as number }),
+    TypeError,
+    "timeout must be",
+  );
 });

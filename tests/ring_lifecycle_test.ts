@@ -7,8 +7,10 @@ import {
   listen,
   open,
   pipe,
+  retry,
   Ring,
   type RingOptions,
+  scope,
   sleep,
   socketpair,
   type SystemErrorFields,
@@ -55,6 +57,34 @@ Deno.test("a ring says the sizes that the kernel gave it", async () => {
 });
 
 // --- Closing ---
+
+Deno.test("deadlines, pauses and graces outlive the default ring, which another takes the place of", async () => {
+  await using ring = Ring.open();
+  const [left, right] = socketpair({ ring });
+  await sleep(0);
+  const first = defaultRing();
+  const read = () => left.read(new Uint8Array(1));
+  const overdue = Promise.allSettled([timeout(20, read), retry(read, { timeout: 20 })]);
+  let attempts = 0;
+  const tried = retry(() => assert(++attempts > 1), { backoff: { initial: 20, jitter: 0 } });
+  const graceful = scope(async (s) => {
+    s.cancel("enough", { grace: 20 });
+    await read();
+  }).catch((reason) => reason);
+  await loopTurn();
+  await first.close();
+  await assertRejects(() => sleep(0, { ring: first }), Deno.errors.BadResource, "The ring is closed");
+  for (const outcome of await within("the deadlines", overdue)) {
+    assert(outcome.status === "rejected" && outcome.reason.name === "TimeoutError", `${Deno.inspect(outcome)}`);
+  }
+  await within("the pause", tried);
+  assertEquals(await within("the grace", graceful), "enough");
+  await assertRejects(() => within("a deadline set afterwards", timeout(5, read)), DOMException, "Timed out");
+  assert(defaultRing() !== first);
+  assertEquals([first.inFlight, defaultRing().inFlight, ring.inFlight], [0, 0, 0]);
+  await left.close();
+  await right.close();
+});
 
 /** One of everything that waits. */
 async function parkEverything(ring: Ring): Promise<{ parked: Promise<unknown>[]; close(): Promise<void> }> {

@@ -270,7 +270,7 @@ Deno.test("a channel keeps no scope open: it ends when its scope is left", async
     await letters.send("a");
     return letters;
   });
-  await assertRejects(() => letters.receive(), DOMException, "scope was left");
+  await assertRejects(() => letters.receive(), DOMException, "ended with the scope");
   assertEquals(letters.closed, true);
 });
 
@@ -380,4 +380,13 @@ Deno.test("a channel between two parts of a pipeline: each waits for the other, 
   );
   assertStrictEquals(thrown, error);
   assertEquals([lengths, defaultRing().inFlight], [[4, 4, 4], 0]);
+});
+
+Deno.test("a channel whose scope was left says so to who comes later", async () => {
+  let ended!: Channel<number>;
+  await scope(() => void (ended = channel(1)));
+  for (const use of [() => ended.send(1), () => ended.receive()]) {
+    const error = await assertRejects(use, DOMException, "ended with the scope that it was opened in");
+    assertEquals(error.name, "AbortError");
+  }
 });

@@ -3,6 +3,7 @@ import {
   type Conn,
   connect,
   connectDatagram,
+  copy,
   defaultRing,
   listen,
   listenDatagram,
@@ -390,7 +391,10 @@ Deno.test("ports and host names that are none are refused", async () => {
     await assertRejects(() => connect({ port }), RangeError);
     await assertRejects(() => listen({ port }), RangeError);
   }
-  await assertRejects(() => connect({ hostname: "name.invalid", port: 1 }));
+  const unknown = await assertRejects(() => connect({ hostname: "name.invalid", port: 1 })) as
+    & Error
+    & SystemErrorFields;
+  assertEquals([unknown.operation, unknown.address], ["connect", "name.invalid:1"]);
 });
 
 Deno.test("a cancel while a name is being resolved takes effect when it is, and nothing stays open", async () => {
@@ -461,6 +465,40 @@ Deno.test("Deno's own client and server talk to ours", async () => {
   theirs.close();
   assertEquals(await ours.read(p), null);
   assertEquals(defaultRing().inFlight, 0);
+});
+
+Deno.test("a timeout's error says the time that was given, however many requests it went by", async () => {
+  const [left, right] = socketpair();
+  const { reader, writer } = pipe();
+  const big = new Uint8Array(5_000_000);
+  const overdue: [string, () => Promise<unknown>][] = [
+    ["write", () => left.writeAll(big, { timeout: 25 })],
+    ["write", () => writer.writeAll(big, { timeout: 25 })],
+    ["read", () => left.readAll({ timeout: 25 })],
+    ["copy", () => copy(right, writer, { timeout: 25 })],
+  ];
+  for (const [operation, run] of overdue) {
+    const { message } = await assertRejects(run) as Error;
+    assertEquals([message.split(" ")[0], message.slice(-21)], [operation, "timed out after 25 ms"], message);
+  }
+  await reader.close();
+  await writer.close();
+  await left.close();
+  await right.close();
+});
+
+Deno.test("errors of a listener name the port that it has, not the 0 that was asked for", async () => {
+  await using listener = await listen({ hostname: "127.0.0.1", port: 0 });
+  await using socket = await listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  for (
+    const [addr, run] of [
+      [listener.addr, () => listener.accept({ timeout: 1 })],
+      [socket.addr, () => socket.receive(undefined, { timeout: 1 })],
+    ] as const
+  ) {
+    const { message } = await assertRejects(run) as Error;
+    assert(message.includes(`'127.0.0.1:${addr.port}' timed out`), message);
+  }
 });
 
 Deno.test("without --allow-net addresses are refused with NotCapable", async () => {
