@@ -464,7 +464,7 @@ export interface UnixListenDatagramOptions extends BufferSizeOptions {
  * @returns The socket; close it, or hold it with `await using`.
  * @throws {Deno.errors.AddrInUse} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and
  * `address` or `path`.
- * @throws {Deno.errors.NotCapable} Without `--allow-net`; and for Unix, without `--allow-read` and `--allow-write`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`; for Unix also without `--allow-read` and `--allow-write` of the path.
  *
  * @example
  * ```ts
@@ -534,7 +534,7 @@ export interface UnixConnectDatagramOptions extends OperationOptions, BufferSize
  *
  * @param options Where to; and `signal`, `timeout`, `ring`.
  * @returns The socket; close it, or hold it with `await using`.
- * @throws {Deno.errors.NotCapable} Without `--allow-net`; and for Unix, without `--allow-read` and `--allow-write`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`; for Unix also without `--allow-read` and `--allow-write` of the path.
  *
  * @example
  * ```ts

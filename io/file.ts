@@ -223,7 +223,7 @@ export class File implements AsyncDisposable, Disposable {
    * Reads at the file's position, which moves on by as much.
    *
    * @param p Where to; at most 1 MiB of it is filled by one call.
-   * @returns Bytes read, 1 to `p.byteLength`; `null` at the end.
+   * @returns Bytes read, 1 to `p.byteLength` (0 only into no bytes); `null` at the end.
    * @throws The classes of `Deno.errors`, with `code`, `errno`, `operation` and `path`.
    */
   read(p: Uint8Array, options?: OperationOptions): Promise<number | null> {
@@ -433,8 +433,9 @@ export class File implements AsyncDisposable, Disposable {
   }
 
   /**
-   * The lines from the file's position on, as UTF-8, without their ends (`\n` or `\r\n`). After an iteration that was
-   * left early the position is behind what has been read ahead.
+   * The lines from the file's position on, as UTF-8, without their ends (`\n` or `\r\n`). What stands behind the
+   * last end is a line too: of a file that grows, the part that is there. After an iteration that was left early the
+   * position is behind what has been read ahead.
    *
    * @example
    * ```ts

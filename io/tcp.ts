@@ -95,7 +95,7 @@ export class Conn<Address extends Deno.Addr = Deno.NetAddr> implements AsyncDisp
    * Reads what is there, or waits for it (`IORING_OP_RECV`).
    *
    * @param p Where to; at most 1 MiB of it is filled by one call.
-   * @returns Bytes read, 1 to `p.byteLength`; `null` when the other end has finished sending.
+   * @returns Bytes read, 1 to `p.byteLength` (0 only into no bytes); `null` when the other end has finished sending.
    * @throws {Deno.errors.ConnectionReset} And the other classes of `Deno.errors`, with `code`, `errno`, `operation`.
    */
   read(p: Uint8Array, options?: OperationOptions): Promise<number | null> {
@@ -411,7 +411,7 @@ export interface UnixConnectOptions extends OperationOptions, BufferSizeOptions 
  * @returns The connection; close it, or hold it with `await using`.
  * @throws {Deno.errors.ConnectionRefused} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and
  * `address` or `path`.
- * @throws {Deno.errors.NotCapable} Without `--allow-net`; and for Unix, without `--allow-read` and `--allow-write`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`; for Unix also without `--allow-read` and `--allow-write` of the path.
  *
  * @example
  * ```ts
@@ -539,7 +539,7 @@ export interface UnixListenOptions extends BufferSizeOptions {
  * @returns The listener; close it, or hold it with `await using`.
  * @throws {Deno.errors.AddrInUse} And the other classes of `Deno.errors`, with `code`, `errno`, `operation` and
  * `address` or `path`.
- * @throws {Deno.errors.NotCapable} Without `--allow-net`; and for Unix, without `--allow-read` and `--allow-write`.
+ * @throws {Deno.errors.NotCapable} Without `--allow-net`; for Unix also without `--allow-read` and `--allow-write` of the path.
  *
  * @example
  * ```ts

@@ -9,7 +9,10 @@ import { clock } from "./clock.ts";
 
 /** Options of everything that runs functions in a scope. */
 export interface CancelOptions {
-  /** Cancels all that runs inside when it aborts, with `signal.reason`. */
+  /**
+   * Cancels all that runs inside when it aborts, with `signal.reason`. If it is aborted already the function still runs,
+   * as in any cancelled scope, and its first operation rejects.
+   */
   signal?: AbortSignal;
 }
 

@@ -32,7 +32,10 @@ export interface RetryOptions extends CancelOptions {
   backoff?: Backoff;
   /** Milliseconds for all attempts and pauses together. Default: no bound. */
   timeout?: number;
-  /** Whether an attempt that has failed with this error is to be followed by another. Default: always. */
+  /**
+   * Whether an attempt that has failed with this error is to be followed by another. Default: always, also after an error
+   * that no attempt can mend, such as a `TypeError` or a permission that is missing.
+   */
   when?: (error: unknown, attempt: number) => boolean | PromiseLike<boolean>;
 }
 

@@ -40,7 +40,8 @@ export interface ScopeCancelOptions {
 /**
  * Runs a function in a scope of its own, and settles when that function, every child spawned in the scope and every
  * cleanup have settled. An operation that is in flight by then, because nobody has waited for it, is cancelled and
- * waited for.
+ * waited for; its promise rejects, which ends the process as any rejection that nobody handles. Promises of others are
+ * waited for by who awaits them, and by no cancel.
  *
  * The first real error (of the function, a child or a cleanup) cancels the rest; one real error is thrown as it is,
  * several as an `AggregateError`. Cancellations are never among them. If the scope was cancelled and the function let
@@ -241,7 +242,8 @@ export class Scope implements AsyncDisposable {
 
   /**
    * Runs a function in the scope, without making it a child: its error goes to the caller alone. For the operations of
-   * a block that opened its scope with `await using`. The scope waits for it.
+   * a block that opened its scope with `await using`, and for what is to outlive the caller's own scope, such as a
+   * connection of a pool. The scope waits for it.
    */
   async run<T>(fn: () => T | PromiseLike<T>): Promise<T> {
     this.#requireOpen("run a function");
