@@ -13,7 +13,7 @@ const all: Benchmark[] = [...reads, ...echo];
 const usage = `bench.ts [--rounds N] [--json FILE] [NAME]...
 
 Names: ${all.map(({ name }) => name).join(", ")}; none means all.
---rounds N   how often each peer is measured, by turns (15)
+--rounds N   how often each peer is measured, by turns (31)
 --json FILE  also write every sample to FILE`;
 
 const { values, positionals } = parseArgs({
@@ -21,7 +21,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     help: { type: "boolean", default: false },
-    rounds: { type: "string", default: "15" },
+    rounds: { type: "string", default: "31" },
     json: { type: "string" },
   },
 });

@@ -9,7 +9,7 @@ import type { Benchmark, Contender, Peer } from "./benchmark.ts";
 const HOST = "127.0.0.1";
 const CONNECTIONS = [64, 1024];
 const MESSAGE_BYTES = 64;
-const WARMUP_SECONDS = 0.2;
+const WARMUP_SECONDS = 0.1;
 /** After its standard input has ended, a server has this long before it is killed. */
 const GRACE_MS = 2000;
 
@@ -22,8 +22,10 @@ interface Load {
   cpuSeconds: number;
 }
 
-/** A client this busy (1: all the time) cannot ask for more. */
+/** A client this busy (1: all the time) cannot ask for more: what it measures is itself. */
 const BUSY = 0.95;
+/** Such a sample is taken again, so often at the most. */
+const RETRIES = 3;
 
 async function load(port: number, connections: number, seconds: number): Promise<Load> {
   const args = [HOST, port, connections, MESSAGE_BYTES, seconds, WARMUP_SECONDS].map(String);
@@ -43,14 +45,22 @@ function serverPeer(connections: number, name: string, program: string): Peer {
       }).spawn();
       const port = await firstNumber(child.stdout);
       let busySamples = 0;
+      let retries = 0;
       return {
         async sample(seconds) {
-          const result = await load(port, connections, seconds);
-          if (result.cpuSeconds > BUSY * result.seconds) busySamples++;
-          return result.roundTripsPerSecond;
+          for (let tries = 0;; tries++) {
+            const result = await load(port, connections, seconds);
+            const busy = result.cpuSeconds > BUSY * result.seconds;
+            if (!busy || tries === RETRIES) {
+              if (busy) busySamples++;
+              return result.roundTripsPerSecond;
+            }
+            retries++;
+          }
         },
         get remark() {
-          return busySamples > 0 ? `the client was the limit in ${busySamples} samples` : undefined;
+          if (retries === 0) return undefined;
+          return `the client was the limit in ${busySamples} samples, and in ${retries} that were taken again`;
         },
         async [Symbol.asyncDispose]() {
           const killer = setTimeout(() => child.kill("SIGKILL"), GRACE_MS);
@@ -80,7 +90,7 @@ export const benchmarks: Benchmark[] = CONNECTIONS.map((connections) => ({
   name: connections === 64 ? "echo" : `echo${connections}`,
   title: `Echo of ${MESSAGE_BYTES} bytes over ${connections.toLocaleString("en")} connections`,
   unit: "round trips",
-  sampleSeconds: 0.2,
+  sampleSeconds: 0.1,
   peers: [
     serverPeer(connections, "ringscope listen", "./echo_ringscope.ts"),
     serverPeer(connections, "Deno.listen", "./echo_deno.ts"),
